@@ -1,0 +1,35 @@
+"""What rooms hand each other in training and evaluation: images with their labels and keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Labelled images on one device.
+
+    Args:
+        images: values in [0, 1].
+        labels: class indices.
+        ids: integer keys of the examples (`poise.core.streams.example_keys`), under which they draw random numbers.
+    """
+
+    images: Float[Tensor, "n *shape"]
+    labels: Int[Tensor, " n"]
+    ids: Int[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, rows: Int[Tensor, " m"] | Bool[Tensor, " n"]) -> Batch:
+        """The examples at these rows, or where the mask is true."""
+        return Batch(self.images[rows], self.labels[rows], self.ids[rows])
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        return Batch(self.images.to(device), self.labels.to(device), self.ids.to(device))

@@ -1,0 +1,54 @@
+"""Files that are either whole or absent, and digests of what is in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; it replaces `path` in one step when the block ends well.
+
+    A reader sees the old file or the new one, never a part, whatever instant the process dies at. When the block
+    fails the temporary file is removed and `path` is as before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with partial.open("rb") as handle:
+            os.fsync(handle.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def digest_tensors(named: Iterable[tuple[str, Tensor]]) -> str:
+    """A digest of names, dtypes, shapes and values, the same on every machine and device: 32 hexadecimal digits."""
+    state = hashlib.blake2b(digest_size=16)
+    for name, tensor in named:
+        state.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        state.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()
+
+
+def digest_words(words: Iterable[str]) -> str:
+    """A digest of a sequence of texts: 32 hexadecimal digits."""
+    state = hashlib.blake2b(digest_size=16)
+    for word in words:
+        encoded = word.encode()
+        state.update(len(encoded).to_bytes(8, "big") + encoded)
+    return state.hexdigest()

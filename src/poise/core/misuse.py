@@ -1,0 +1,29 @@
+"""The one error that means "the caller asked for something that cannot be done"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class Misuse(ValueError):  # noqa: N818 - it names the fault, and reads as one
+    """A request that cannot be honoured, in one readable line.
+
+    The message says what was wrong, what came, what is allowed and what to do. The command line prints it as it is
+    and exits with 2; from Python it is an ordinary `ValueError`.
+    """
+
+
+def suggestion(word: str, choices: Iterable[str]) -> str:
+    """The nearest valid choice as a clause, or the whole list when nothing is near.
+
+    Args:
+        word: what came.
+        choices: what would have been valid.
+
+    Returns:
+        ``"did you mean 'hinge'?"`` or ``"valid: fixed, hinge"``.
+    """
+    known = sorted(choices)
+    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(known)}"

@@ -1,0 +1,54 @@
+"""Context managers that put a model into a state and restore exactly what they found, module by module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import nn
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@contextmanager
+def evaluating(model: nn.Module, *, training: bool = False) -> Iterator[nn.Module]:
+    """Every module in eval mode (or, with `training`, in train mode); each gets its own flag back."""
+    found = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield model
+    finally:
+        for module, flag in found:
+            module.training = flag
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
+    """No parameter requires a gradient, so that a backward pass does no work for them; each gets its own flag back."""
+    found = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in found:
+        parameter.requires_grad_(False)
+    try:
+        yield model
+    finally:
+        for parameter in found:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def precision(kind: Precision, device: torch.device) -> Iterator[None]:
+    """Forward passes in the given precision; weights stay as they are and `fp32` changes nothing."""
+    if kind == "fp32":
+        yield
+        return
+    with torch.autocast(device.type, dtype=_DTYPES[kind]):
+        yield
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside a `DistributedDataParallel`, or the model itself: attacks need no gradient synchronisation."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model

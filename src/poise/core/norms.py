@@ -1,0 +1,166 @@
+"""Geometry of the threat models: length, exact projection, random points and steepest directions in l1, l2, linf.
+
+Every function works example by example: the first dimension counts examples, the others are the image, whatever its
+shape; radii are one number per example. A radius of 0 is allowed everywhere.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from poise.core.streams import Stream
+from poise.core.threat import BOX, Norm
+
+
+def length(vectors: Float[Tensor, "n *shape"], norm: Norm) -> Float[Tensor, " n"]:
+    """The length of each example's vector."""
+    order = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}[norm]
+    lengths: Tensor = torch.linalg.vector_norm(vectors.flatten(1), ord=order, dim=1)
+    return lengths
+
+
+def per_example(values: Float[Tensor, " n"], like: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *ones"]:
+    """One number per example, shaped to broadcast over its image."""
+    return values.reshape(-1, *(1 for _ in like.shape[1:]))
+
+
+def project(
+    points: Float[Tensor, "n *shape"],
+    origin: Float[Tensor, "n *shape"],
+    radius: Float[Tensor, " n"],
+    norm: Norm,
+) -> Float[Tensor, "n *shape"]:
+    """The point nearest to each example (Euclidean) in the ball around its origin *and* in the box [0, 1].
+
+    Clipping to the box after projecting onto the ball also lands inside both, yet not on the nearest point, and
+    projected gradients then stall short of the optimum; see Croce & Hein, "Mind the box" (2021), for l1. The exact
+    projections here are one sort per example for l1 and l2 and two clamps for linf.
+
+    Args:
+        points: what to project, any real values.
+        origin: centres of the balls, inside [0, 1].
+        radius: radii, at least 0, in units of the image range.
+        norm: the ball's norm.
+    """
+    delta = (points - origin).flatten(1)
+    room = torch.where(delta > 0, BOX[1] - origin.flatten(1), origin.flatten(1) - BOX[0])
+    size = {"linf": _shrink_linf, "l2": _shrink_l2, "l1": _shrink_l1}[norm](delta.abs(), room, radius[:, None])
+    return (origin + (delta.sign() * size).view_as(origin)).clamp(*BOX)
+
+
+def _shrink_linf(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
+    return size.minimum(room).minimum(radius)
+
+
+def _shrink_l2(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
+    """min(s * size, room), with the largest scale s in [0, 1] at which its l2 length is at most the radius.
+
+    The length grows with s and each coordinate stops growing at s = room / size, so sorting these break points
+    tells which coordinates have stopped at the solution; the rest is one equation.
+    """
+    stops, order = torch.where(size > 0, room / size, torch.inf).sort(dim=1)
+    stopped = _exclusive_sum(room.gather(1, order).square())
+    growing = size.gather(1, order).square().flip(1).cumsum(1).flip(1)
+    length_at_stop = torch.where(stops.isinf(), torch.inf, stopped + stops.square() * growing)
+    index = (length_at_stop <= radius.square()).sum(1, keepdim=True).clamp(max=size.shape[1] - 1)
+    rest = (radius.square() - stopped.gather(1, index)).clamp(min=0)
+    all_stopped = length_at_stop[:, -1:] <= radius.square()
+    scale = (rest / growing.gather(1, index)).sqrt().nan_to_num(nan=1.0, posinf=1.0).clamp(max=1)
+    return (size * torch.where(all_stopped, 1.0, scale)).minimum(room)
+
+
+def _shrink_l1(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
+    """clamp(size - t, 0, room), with the smallest threshold t >= 0 at which its l1 length is at most the radius.
+
+    As t grows the length falls with slope minus the number of coordinates strictly between 0 and their room. A
+    coordinate enters that state at t = size - room and leaves it at t = size; sorting these events gives the length
+    at each, and t by linear interpolation. Sums over thousands of coordinates are kept in float64.
+    """
+    wide, free = size.double(), room.double()
+    events, order = torch.cat([(wide - free).clamp(min=0), wide], dim=1).sort(dim=1)
+    change = torch.cat([torch.ones_like(wide), -torch.ones_like(wide)], dim=1).gather(1, order)
+    slope = change.cumsum(1)
+    steps = events.diff(dim=1, prepend=torch.zeros_like(events[:, :1]))
+    fall = torch.cat([torch.zeros_like(slope[:, :1]), slope[:, :-1]], dim=1) * steps
+    lengths = wide.minimum(free).sum(1, keepdim=True) - fall.cumsum(1)
+    index = (lengths > radius).sum(1, keepdim=True)
+    last = (index - 1).clamp(min=0)
+    excess = lengths.gather(1, last) - radius
+    threshold = events.gather(1, last) + (excess / slope.gather(1, last).clamp(min=1)).clamp(min=0)
+    inside = wide.minimum(free).sum(1, keepdim=True) <= radius
+    shrunk = (wide - torch.where(inside, 0.0, threshold)).clamp(min=0).minimum(free)
+    return torch.where(radius > 0, shrunk, 0.0).to(size.dtype)
+
+
+def _exclusive_sum(values: Tensor) -> Tensor:
+    return values.cumsum(1) - values
+
+
+def random_point(
+    origin: Float[Tensor, "n *shape"],
+    radius: Float[Tensor, " n"],
+    norm: Norm,
+    stream: Stream,
+    ids: Int[Tensor, " n"],
+) -> Float[Tensor, "n *shape"]:
+    """A point drawn uniformly from each example's ball, then clipped to the box [0, 1].
+
+    Args:
+        origin: centres of the balls, inside [0, 1].
+        radius: radii, at least 0.
+        norm: the ball's norm.
+        stream: source of the draw; the same stream and id give the same point in any batch.
+        ids: integer keys of the examples.
+    """
+    shape, dtype = tuple(origin.shape[1:]), origin.dtype
+    scale = per_example(radius, origin)
+    if norm == "linf":
+        signed = stream.uniform(ids, shape, dtype=dtype).mul_(2).sub_(1)
+        return (origin + scale * signed).clamp(*BOX)
+    fraction = stream.fold("length").uniform(ids, (1,), dtype=dtype)[:, 0]
+    if norm == "l2":
+        direction = stream.normal(ids, shape, dtype=dtype)
+        dimension = direction[0].numel() if len(direction) else 1
+        share = fraction.pow(1 / dimension) / length(direction, "l2").clamp(min=torch.finfo(dtype).tiny)
+    else:
+        # Exponential sizes with random signs, divided by their sum plus one more exponential: uniform in the l1 ball.
+        signed = stream.uniform(ids, shape, dtype=dtype).mul_(2).sub_(1)
+        direction = -torch.log1p(-signed.abs()) * signed.sign()
+        share = 1 / (length(direction, "l1") - torch.log1p(-fraction)).clamp(min=torch.finfo(dtype).tiny)
+    return (origin + scale * direction * per_example(share, origin)).clamp(*BOX)
+
+
+def steepest(gradient: Float[Tensor, "n *shape"], norm: Norm) -> Float[Tensor, "n *shape"]:
+    """The vector of unit length along which a function with this gradient rises fastest; zero where it is zero.
+
+    linf: the sign. l2: the normalised gradient. l1: the single coordinate of largest slope.
+    """
+    if norm == "linf":
+        return gradient.sign()
+    if norm == "l2":
+        return gradient / per_example(length(gradient, "l2"), gradient).clamp(min=torch.finfo(gradient.dtype).tiny)
+    flat = gradient.flatten(1)
+    index = flat.abs().argmax(dim=1, keepdim=True)
+    return torch.zeros_like(flat).scatter_(1, index, flat.gather(1, index).sign()).view_as(gradient)
+
+
+def inside(
+    points: Float[Tensor, "n *shape"],
+    origin: Float[Tensor, "n *shape"],
+    radius: Float[Tensor, " n"],
+    norm: Norm,
+    tolerance: float = 1e-6,
+) -> Bool[Tensor, " n"]:
+    """Which points lie in their ball and in the box, up to rounding.
+
+    Args:
+        points: candidates.
+        origin: centres of the balls.
+        radius: radii.
+        norm: the ball's norm.
+        tolerance: slack for float32 rounding, absolute, plus the same share of the radius.
+    """
+    boxed = ((points >= BOX[0]) & (points <= BOX[1])).flatten(1).all(dim=1)
+    return boxed & (length(points - origin, norm) <= radius * (1 + tolerance) + tolerance)

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from poise.core.modes import evaluating, frozen, precision, unwrapped
+
+
+def _model():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout())
+    model[1].eval()  # a batch norm that its owner keeps frozen
+    model[0].bias.requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_modes_are_restored_module_by_module(training):
+    model = _model()
+    with evaluating(model, training=training):
+        assert {module.training for module in model.modules()} == {training}
+    assert [module.training for module in model] == [True, False, True]
+
+
+def test_modes_and_flags_are_restored_after_an_error():
+    model = _model()
+    with pytest.raises(RuntimeError, match="inside"), evaluating(model), frozen(model):
+        raise RuntimeError("inside")
+    assert [module.training for module in model] == [True, False, True]
+    assert [p.requires_grad for p in model.parameters()] == [True, False, True, True]
+
+
+def test_frozen_switches_all_off_and_restores_each():
+    model = _model()
+    with frozen(model):
+        assert not any(p.requires_grad for p in model.parameters())
+    assert [p.requires_grad for p in model.parameters()] == [True, False, True, True]
+
+
+def test_precision_reaches_the_forward_pass_only_when_asked():
+    layer, images = nn.Linear(2, 2), torch.ones(1, 2)
+    with precision("fp32", images.device):
+        assert layer(images).dtype == torch.float32
+    with precision("bf16", images.device):
+        assert layer(images).dtype == torch.bfloat16
+
+
+def test_a_plain_model_is_its_own_unwrapping():
+    model = _model()
+    assert unwrapped(model) is model

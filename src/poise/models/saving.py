@@ -1,0 +1,128 @@
+"""A classifier as two files that anybody may open: `model.safetensors` and `model.json`; nothing is pickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from poise.core.files import write_text, written_whole
+from poise.core.misuse import Misuse
+from poise.models.blueprint import Blueprint
+from poise.models.checkpoints import lay_over, read_safetensors
+from poise.models.classifier import Classifier
+from poise.models.own import rebuild_own
+from poise.models.timm_source import rebuild_timm
+
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.json"
+
+_REBUILD: dict[str, Callable[[Blueprint], nn.Module]] = {
+    "timm": rebuild_timm,
+    "small": rebuild_own,
+    "resnet18": rebuild_own,
+}
+
+
+def save_model(classifier: Classifier, folder: str | Path) -> None:
+    """Write weights and description into a folder, each whole or not at all; files of that name are replaced.
+
+    Tensors carry the names that the bare network gives them, so that others can load `model.safetensors` too.
+    Tensors that share memory are written once each.
+    """
+    folder = Path(folder)
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in classifier.network.state_dict().items()
+    }
+    with written_whole(folder / WEIGHTS) as partial:
+        save_file(tensors, partial, metadata={"format": "pt"})
+    description = {
+        "blueprint": json.loads(classifier.blueprint.to_json()),
+        "digest": classifier.digest(),
+        "notes": list(classifier.notes),
+        "versions": {name: version(name) for name in ("poise", "timm", "torch")},
+    }
+    write_text(folder / DESCRIPTION, json.dumps(description, indent=2) + "\n")
+
+
+def load_model(folder: str | Path) -> Classifier:
+    """Rebuild what `save_model` wrote, bit by bit, on the CPU, without executing anything foreign.
+
+    Raises:
+        Misuse: for files that are absent, damaged or not of one another, for an architecture that the installed timm
+            does not know, and for a network that only foreign code could build.
+    """
+    folder = Path(folder)
+    description = _description(folder)
+    blueprint = read_blueprint(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise Misuse(f"{folder} holds no {WEIGHTS}")
+    tensors = read_safetensors(folder / WEIGHTS)
+    network = rebuilt(blueprint, folder)
+    classifier = Classifier(network, blueprint, tuple(map(str, description.get("notes", ()))))
+    classifier.to(_floating(tensors))
+    lay_over(network, tensors, folder / WEIGHTS)
+    if classifier.digest() != description.get("digest"):
+        raise Misuse(
+            f"{folder / WEIGHTS} is not what {DESCRIPTION} beside it describes: its digest is {classifier.digest()}, "
+            f"{description.get('digest')} was written; save the model again or restore both files"
+        )
+    return classifier
+
+
+def read_blueprint(folder: Path) -> Blueprint:
+    """The blueprint of a run folder.
+
+    Raises:
+        Misuse: for a description that is absent or damaged.
+    """
+    try:
+        return Blueprint.from_json(json.dumps(_description(folder).get("blueprint")))
+    except Misuse as error:
+        raise Misuse(f"{folder / DESCRIPTION} is damaged: {error}") from None
+
+
+def rebuilt(blueprint: Blueprint, folder: Path) -> nn.Module:
+    """The network of a blueprint that was read from a folder, its weights still to come.
+
+    Raises:
+        Misuse: for a network that cannot be rebuilt, with what can be done instead.
+    """
+    if blueprint.kind in {"python", "robustbench"}:
+        raise Misuse(
+            f"the network in {folder} is built by code of {blueprint.address}, which a run folder never executes; "
+            f"where you trust it, say so: --model {blueprint.address} --weights {folder / WEIGHTS}"
+        )
+    if blueprint.kind not in _REBUILD:
+        raise Misuse(f"{folder / DESCRIPTION} names an architecture unknown here: {blueprint.address!r}")
+    try:
+        return _REBUILD[blueprint.kind](blueprint)
+    except Misuse as error:
+        written = _description(folder).get("versions", {})
+        raise Misuse(
+            f"{folder / DESCRIPTION} cannot be rebuilt here: {error} (it was written with {written})"
+        ) from None
+
+
+def _description(folder: Path) -> Mapping[str, Any]:
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise Misuse(f"{folder} is not a run folder: it holds no {DESCRIPTION}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Misuse(f"{path} is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise Misuse(f"{path} is damaged: an object was expected, a {type(content).__name__} came")
+    return content
+
+
+def _floating(tensors: Mapping[str, Tensor]) -> torch.dtype:
+    return next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)

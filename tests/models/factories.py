@@ -1,0 +1,29 @@
+"""What a stranger's module may hold: the targets of `python:` addresses in these tests."""
+
+import torch
+from torch import nn
+
+
+def linear():
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4))
+
+
+def sized(num_classes=4):
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, num_classes))
+
+
+def demanding(width):
+    return nn.Linear(width, 2)
+
+
+def number():
+    return 3
+
+
+class Scores(nn.Module):
+    def forward(self, images):
+        return images.flatten(1).sum(dim=1)
+
+
+def touch():
+    return torch.zeros(1)

@@ -1,0 +1,69 @@
+"""What every training attack promises."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from poise.core.batch import Batch
+from poise.core.losses import cross_entropy
+from poise.core.misuse import Misuse
+from poise.core.streams import Stream
+from poise.core.threat import Norm
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Maps logits [n, classes] and labels [n] to one number per example, which the attack raises."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """A search, of fixed length, for the image of highest loss within each example's ball and the box [0, 1].
+
+    Attacks leave no trace: the model's modes, gradient flags and `.grad`, the batch and every random state are
+    afterwards as they were. Gradients are taken for the images only.
+
+    Args:
+        model_mode: state of the model while attacked: "eval" (default) or "train", where batch statistics are
+            those of the attacked batch and running averages are nevertheless left alone.
+    """
+
+    model_mode: Literal["eval", "train"] = "eval"
+
+    def __post_init__(self) -> None:
+        if self.model_mode not in ("eval", "train"):
+            raise Misuse(f"a model is attacked in 'eval' or 'train' mode; got {self.model_mode!r}")
+
+    @abstractmethod
+    def perturb(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        epsilon: float | Float[Tensor, " n"],
+        norm: Norm,
+        stream: Stream,
+        loss: Loss = cross_entropy,
+    ) -> Float[Tensor, "n *shape"]:
+        """The attacked images: inside the ball of their example and the box, detached.
+
+        Args:
+            model: maps images in [0, 1] to logits.
+            batch: the examples.
+            epsilon: budget, one for all or one each; where it is 0 the image comes back as it is, and where all are 0
+                the model is not called.
+            norm: norm of the budget.
+            stream: randomness, used under the batch's ids.
+            loss: what to raise.
+        """
+
+
+def radii(epsilon: float | Float[Tensor, " n"], images: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:
+    """The budget as one radius per example, with the images' dtype and device."""
+    if isinstance(epsilon, Tensor):
+        return epsilon.to(images)
+    return torch.full((len(images),), float(epsilon), dtype=images.dtype, device=images.device)

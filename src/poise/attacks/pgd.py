@@ -1,0 +1,117 @@
+"""Projected gradient descent, the attack that most robust training runs on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from poise.attacks.attack import Attack, Loss, radii
+from poise.core.batch import Batch
+from poise.core.losses import cross_entropy
+from poise.core.misuse import Misuse
+from poise.core.modes import evaluating, frozen
+from poise.core.norms import length, per_example, project, random_point, steepest
+from poise.core.streams import Stream
+from poise.core.threat import BOX, Norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD(Attack):
+    """Projected gradient descent (Madry et al. 2018) with exact projections onto ball and box together.
+
+    The step scales with epsilon, so it follows a schedule by itself. In l1 the step goes along the largest entries of
+    the gradient, as in SLIDE (Tramer & Boneh 2019), counted among the pixels that can still move (Croce & Hein 2021).
+
+    Args:
+        steps: gradient steps, at least 1; each costs one forward and one backward pass to the images.
+        step_size: length of a step in units of epsilon.
+        random_start: start from a uniform point of the ball instead of the image itself.
+        sparsity: l1 only: share of the pixels that one step moves, in (0, 1].
+        model_mode: state of the model while attacked: "eval" or "train".
+    """
+
+    steps: int = 10
+    step_size: float = 0.25
+    random_start: bool = True
+    sparsity: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 1:
+            raise Misuse(f"PGD needs at least 1 step; got {self.steps}")
+        if not (math.isfinite(self.step_size) and self.step_size > 0):
+            raise Misuse(f"PGD's step size must be positive, in units of epsilon; got {self.step_size}")
+        if not 0 < self.sparsity <= 1:
+            raise Misuse(f"PGD's sparsity is a share of the pixels in (0, 1]; got {self.sparsity}")
+
+    def perturb(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        epsilon: float | Float[Tensor, " n"],
+        norm: Norm,
+        stream: Stream,
+        loss: Loss = cross_entropy,
+    ) -> Float[Tensor, "n *shape"]:
+        """See `Attack.perturb`."""
+        images = batch.images
+        radius = radii(epsilon, images)
+        if not len(images) or not bool(radius.any()):
+            return images
+        points = random_point(images, radius, norm, stream, batch.ids) if self.random_start else images
+        step = per_example(self.step_size * radius, images)
+        with _attackable(model, self.model_mode == "train"):
+            for _ in range(self.steps):
+                slope = image_gradient(model, points, batch.labels, loss)
+                points = project(points + step * self._direction(slope, points, norm), images, radius, norm)
+        return points
+
+    def _direction(self, slope: Tensor, points: Tensor, norm: Norm) -> Tensor:
+        return sparse_direction(slope, points, self.sparsity) if norm == "l1" else steepest(slope, norm)
+
+
+def image_gradient(
+    model: nn.Module, images: Float[Tensor, "n *shape"], labels: Tensor, loss: Loss
+) -> Float[Tensor, "n *shape"]:
+    """The gradient of each example's loss by its own image; parameters' `.grad` are not touched."""
+    with torch.enable_grad():
+        leaf = images.detach().requires_grad_()
+        total = loss(model(leaf).to(leaf.dtype), labels).sum()
+        return torch.autograd.grad(total, leaf)[0]
+
+
+def sparse_direction(
+    slope: Float[Tensor, "n *shape"], points: Float[Tensor, "n *shape"], share: float
+) -> Float[Tensor, "n *shape"]:
+    """What the gradient's largest entries exceed the rest by, scaled to unit l1 length; a `share` of the pixels moves.
+
+    Pixels that the box already stops do not count towards the share, but those among the largest keep their entry: the
+    projection then gives them back what it takes from all, so the optimum of a linear loss stays where it is. What all
+    entries have in common is left out because the projection would undo it.
+    """
+    size = slope.abs().flatten(1)
+    blocked = ((slope > 0) & (points >= BOX[1]) | (slope < 0) & (points <= BOX[0])).flatten(1)
+    count = math.ceil(share * size.shape[1])
+    ranked = nn.functional.pad(size.masked_fill(blocked, 0).topk(min(count + 1, size.shape[1]), dim=1).values, (0, 1))
+    rest = ranked[:, count : count + 1]
+    sparse = (slope.flatten(1).sign() * (size - rest).clamp(min=0)).view_as(slope)
+    return sparse / per_example(length(sparse, "l1"), slope).clamp(min=torch.finfo(slope.dtype).tiny)
+
+
+@contextmanager
+def _attackable(model: nn.Module, training: bool) -> Iterator[None]:
+    """The model in the mode asked for, without weight gradients, and with its buffers put back afterwards."""
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()} if training else {}
+    with evaluating(model, training=training), frozen(model):
+        try:
+            yield
+        finally:
+            for name, buffer in model.named_buffers():
+                if name in buffers:
+                    buffer.copy_(buffers[name])

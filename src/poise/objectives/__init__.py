@@ -1,0 +1,11 @@
+"""What one training step minimises: each objective turns a batch and a budget into a loss and its named parts.
+
+An objective calls attacks and losses; it holds no optimiser, no schedule and no data. Start with `objective` for the
+promise, then `adversarial`; a new one is one file here, listed below.
+"""
+
+from poise.objectives.adversarial import Adversarial
+from poise.objectives.objective import Objective, Terms
+from poise.objectives.standard import Standard
+
+__all__ = ["Adversarial", "Objective", "Standard", "Terms"]

@@ -1,0 +1,42 @@
+"""Zero, then a straight line up to the target, then the target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from poise.core.misuse import Misuse
+from poise.schedules.schedule import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hinge(Schedule):
+    """Epsilon-Scheduling: clean until `start`, a linear ramp until `stop`, the target from there (arXiv 2509.23325).
+
+    The paper counts epochs: T1 = 12 and T2 = 37 of 50, one pair for all its models and data sets. Here both are shares
+    of the training, so they carry over to any length. start = stop = 0 is `Fixed`; start = 0 alone is a linear
+    warm-up; start = stop > 0 switches at once, which the paper found unstable.
+
+    Args:
+        start: share of the training up to which epsilon is 0 (T1 / epochs), in [0, 1].
+        stop: share of the training from which epsilon is the target (T2 / epochs), in [start, 1].
+        every: whether epsilon moves every "epoch" (the paper) or every "step".
+    """
+
+    start: float = 0.25
+    stop: float = 0.75
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.start <= self.stop <= 1:
+            raise Misuse(
+                "a hinge needs 0 <= start <= stop <= 1, as shares of the training; "
+                f"got start {self.start} and stop {self.stop}"
+            )
+
+    def share(self, progress: float) -> float:
+        """The paper's alpha(t) at t / epochs = progress."""
+        if progress >= self.stop:
+            return 1.0
+        if progress < self.start:
+            return 0.0
+        return (progress - self.start) / (self.stop - self.start)

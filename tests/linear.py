@@ -1,0 +1,49 @@
+"""Linear models, whose best perturbation within ball and box is known without any attack."""
+
+from __future__ import annotations
+
+import torch
+from scipy.optimize import brentq
+from torch import nn
+
+from poise.core.batch import Batch
+
+
+class Linear(nn.Module):
+    """Logits weight @ x + bias of flattened images."""
+
+    def __init__(self, classes: int, shape: tuple[int, ...], seed: int = 0, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        size = torch.Size(shape).numel()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(torch.randn(classes, size, generator=generator, dtype=torch.float64).to(dtype))
+        self.bias = nn.Parameter(torch.zeros(classes, dtype=dtype))
+
+    def forward(self, images):
+        return images.flatten(1) @ self.weight.t() + self.bias
+
+
+def batch(count: int, shape: tuple[int, ...], classes: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(count, *shape, generator=generator, dtype=torch.float64).to(dtype)
+    labels = torch.randint(classes, (count,), generator=generator)
+    return Batch(images, labels, torch.arange(count) * 31 + 5)
+
+
+def best_gain(slope, image, radius: float, norm: str) -> float:
+    """max slope . delta over ||delta|| <= radius, image + delta in [0, 1]: closed form or one scalar equation."""
+    slope, image = slope.detach().flatten().double(), image.flatten().double()
+    room = torch.where(slope > 0, 1 - image, image)
+    size = slope.abs()
+    if norm == "linf":
+        return float((size * room.clamp(max=radius)).sum())
+    if norm == "l1":
+        gain, left = 0.0, radius
+        for index in size.argsort(descending=True).tolist():
+            spent = min(left, float(room[index]))
+            gain, left = gain + spent * float(size[index]), left - spent
+        return gain
+    if float(room.norm()) <= radius:
+        return float((size * room).sum())
+    scale = brentq(lambda s: float((s * size).minimum(room).norm()) - radius, 0, 1e9, xtol=1e-15, rtol=1e-14)
+    return float((size * (scale * size).minimum(room)).sum())

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
+
+# Tests run side by side, one process a core: threads of one would wait for those of the other.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 settings.register_profile("poise", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("poise")

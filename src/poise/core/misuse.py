@@ -1,4 +1,4 @@
-"""The one error that means "the caller asked for something that cannot be done"."""
+"""The errors that a person is told in one line: a request that cannot be honoured, and work that could not go on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ class Misuse(ValueError):  # noqa: N818 - it names the fault, and reads as one
 
     The message says what was wrong, what came, what is allowed and what to do. The command line prints it as it is
     and exits with 2; from Python it is an ordinary `ValueError`.
+    """
+
+
+class Failure(RuntimeError):  # noqa: N818 - as above
+    """Work that began and could not go on, in one readable line that says what is left and what to try.
+
+    The command line prints it as it is and exits with 1.
     """
 
 

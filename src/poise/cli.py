@@ -1,0 +1,187 @@
+"""The command line: verbs, their options derived from the verbs' own types, and what a person is told when it fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any, NoReturn, get_args, get_origin
+
+from poise.core.misuse import Failure, Misuse, suggestion
+from poise.core.threat import Epsilon
+
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+"""Exit codes beside 0: work that could not go on, a request that cannot be honoured, Ctrl-C."""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A command.
+
+    Args:
+        summary: what it does, in a line.
+        example: a call that works.
+        positional: the option that words without a name belong to.
+        many: whether several such words are allowed.
+    """
+
+    summary: str
+    example: str
+    positional: str | None = None
+    many: bool = False
+
+
+VERBS = {
+    "quickstart": Verb("the main job from end to end, on handwritten digits", "poise quickstart"),
+    "finetune": Verb(
+        "make a pretrained classifier robust on your images",
+        "poise finetune timm:resnet18 --weights resnet18.safetensors --data folder:photos --threat.epsilon 4/255",
+        positional="model",
+    ),
+    "profile": Verb(
+        "verdicts on every image over a grid of epsilons", "poise profile run:runs/finetune", positional="model"
+    ),
+    "report": Verb(
+        "runs beside each other: a table and a page", "poise report runs/a runs/b", positional="runs", many=True
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _dispatch(words)
+    except Misuse as error:
+        return _told(str(error), REFUSED)
+    except Failure as error:
+        return _told(str(error), FAILED)
+    except OSError as error:
+        return _told(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", REFUSED)
+    except KeyboardInterrupt:
+        return _told("interrupted; a training run goes on with --config RUN/recipe.yaml --resume", INTERRUPTED)
+    return 0
+
+
+def _dispatch(words: list[str]) -> None:
+    if not words or words[0] in {"-h", "--help", "help"}:
+        print(_overview())  # noqa: T201
+    elif words[0] == "--version":
+        print(f"poise {version('poise')}")  # noqa: T201
+    else:
+        _run(words[0], words[1:])
+
+
+def _told(line: str, code: int) -> int:
+    print(f"poise: {' '.join(line.split())}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {name:<{width}}  {verb.summary}\n  {'':<{width}}  $ {verb.example}" for name, verb in VERBS.items()]
+    return (
+        "usage: poise VERB [OPTIONS]\n\nRobust image classifiers from pretrained ones.\n\n"
+        + "\n".join(lines)
+        + "\n\npoise VERB --help lists a verb's options; poise --version says the version.\n"
+        "Every option can stand in a recipe: poise finetune --config recipe.yaml --schedule.stop 0.6"
+    )
+
+
+def _run(name: str, words: list[str]) -> None:
+    if name not in VERBS:
+        raise Misuse(f"unknown command {name!r}; {suggestion(name, VERBS)}")
+    verb = VERBS[name]
+    function: Callable[..., Any] = getattr(import_module(f"poise.commands.{name}"), name)
+    parser = _parser(name, verb, function)
+    chosen = parser.parse_args(_normalised(words, verb, parser))
+    options = {key: value for key, value in vars(parser.instantiate(chosen)).items() if key != "config"}
+    function(**options)
+
+
+def _parser(name: str, verb: Verb, function: Callable[..., Any]) -> Any:
+    from jsonargparse import ArgumentParser, set_loader  # noqa: PLC0415 - only a verb needs it
+    from jsonargparse.typing import register_type  # noqa: PLC0415
+
+    from poise.commands.wording import readable  # noqa: PLC0415
+
+    class Parser(ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
+            raise Misuse(readable(message, name))
+
+    set_loader("recipe", _load_recipe, exceptions=(ValueError,))
+    register_type(Epsilon, str, Epsilon, fail_already_registered=False)
+    parser = Parser(prog=f"poise {name}", parser_mode="recipe", epilog=f"example: {verb.example}")
+    parser.add_argument("--config", action="config", help="a recipe; options given beside it win")
+    parser.add_function_arguments(function, as_positional=False, fail_untyped=True)
+    return parser
+
+
+def _load_recipe(text: str) -> Any:
+    import yaml  # noqa: PLC0415
+
+    from poise.commands.recipe import expanded  # noqa: PLC0415
+
+    try:
+        return expanded(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def _normalised(words: list[str], verb: Verb, parser: Any) -> list[str]:
+    """Words as the parser reads them: unnamed ones named, dashes in options as underscores, kinds as import paths."""
+    from poise.commands.recipe import FAMILIES, import_path  # noqa: PLC0415
+
+    unnamed = []
+    while words and not words[0].startswith("-"):
+        unnamed.append(words.pop(0))
+    result = _named(unnamed, verb)
+    known = {option: action for action in parser._actions for option in action.option_strings}  # noqa: SLF001
+    family, listed = None, False
+    for word, following in zip(words, [*words[1:], "--"], strict=False):
+        if word.startswith("--"):
+            option, equals, value = word.partition("=")
+            option = option.replace("-", "_").replace("__", "--", 1)
+            _check_option(option, known)
+            last = option.rpartition(".")[2].removeprefix("--")
+            family = last if last in FAMILIES and not equals else None
+            if equals and last in FAMILIES:
+                value = import_path(last, value)
+            kind = getattr(known.get(option), "_typehint", None)
+            if kind is bool and not equals and following.startswith("--"):
+                equals, value = "=", "true"
+            listed = _holds_list(kind)
+            result.append(option + equals + (_bracketed(value) if listed and equals else value))
+        else:
+            result.append(import_path(family, word) if family else _bracketed(word) if listed else word)
+            family, listed = None, False
+    return result
+
+
+def _holds_list(kind: Any) -> bool:
+    """Whether an option takes several values: list[...], tuple[...], or one of these or nothing."""
+    return any(get_origin(part) in {list, tuple} for part in (kind, *get_args(kind)))
+
+
+def _bracketed(value: str) -> str:
+    """Values separated by commas, as a list of YAML."""
+    return value if value.startswith("[") else f"[{value}]"
+
+
+def _named(unnamed: list[str], verb: Verb) -> list[str]:
+    if not unnamed:
+        return []
+    if verb.positional is None or (len(unnamed) > 1 and not verb.many):
+        raise Misuse(f"unexpected word {unnamed[-1]!r}; options have names, e.g. {verb.example}")
+    return [f"--{verb.positional}", json.dumps(unnamed) if verb.many else unnamed[0]]
+
+
+def _check_option(option: str, known: Collection[str]) -> None:
+    """Refuse an option that does not exist, naming the nearest; options of a family's member are left to the parser."""
+    root = option.partition(".")[0]
+    if option in known or (root in known and "." in option and f"{root}.help" in known):
+        return
+    raise Misuse(f"unknown option {option!r}; {suggestion(option, (name for name in known if name != '-h'))}")

@@ -1,0 +1,119 @@
+"""Fine-tune a classifier: robustly with a schedule, or in the ordinary way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from poise.commands.recipe import refuse_changes, write_recipe
+from poise.commands.run import Run, fresh_path
+from poise.commands.terminal import say, watching
+from poise.core.run_folder import RunFolder
+from poise.core.threat import Threat
+from poise.data import Augmentation, ImageSet, Splits, open_data
+from poise.evaluation import Examination, accuracy_curve, examine
+from poise.models import Classifier, open_model, save_model
+from poise.objectives import Adversarial, Objective
+from poise.schedules import Hinge, Schedule
+from poise.training import Task, Training, Validate, train
+
+
+def finetune(
+    model: str,
+    data: str = "digits",
+    *,
+    weights: str | None = None,
+    threat: Threat = Threat(),
+    schedule: Schedule = Hinge(),
+    objective: Objective = Adversarial(),
+    training: Training = Training(),
+    augmentation: Augmentation = "finetune",
+    image_size: int | None = None,
+    limit: int | None = None,
+    skip_unreadable: bool = False,
+    validate_on: int = 500,
+    trackers: tuple[str, ...] = ("tensorboard",),
+    out: Path | None = None,
+    resume: bool = False,
+    seed: int = 0,
+) -> Run:
+    """Fine-tune a pretrained classifier on your images so that it withstands adversarial examples.
+
+    The run folder gets the recipe, the weights, the metrics of every epoch and checkpoints; nothing is created unless
+    model and data can be opened and fit each other.
+
+    Args:
+        model: address of the network: timm:NAME, run:FOLDER, python:pkg.module:factory, small, resnet18.
+        data: address of the images: digits, folder:PATH, parquet:FOLDER, hf:NAME, torchvision:NAME.
+        weights: a local weights file, or "random"; by default what the address itself carries.
+        threat: what the model shall withstand.
+        schedule: how epsilon grows to the threat's: hinge or fixed.
+        objective: what a step minimises: adversarial or standard.
+        training: epochs, batch size, optimiser and the like.
+        augmentation: random changes of training images: none, flip, crop (flip and shift), finetune (flip, colour,
+            rotation); choose none where mirrored images mean something else, as digits and letters do.
+        image_size: resize the shorter side to this and crop the centre.
+        limit: use this many images of each split, the same ones every time.
+        skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
+        validate_on: measure clean and robust accuracy on this many validation images after each epoch; 0 for none.
+        trackers: where accelerate sends the figures of every epoch.
+        out: the run folder to create; by default runs/finetune, with a number behind it where that exists.
+        resume: go on with the interrupted run in `out`, with the recipe it was started with.
+        seed: decides everything random.
+
+    Returns:
+        The run.
+
+    Raises:
+        Misuse: for anything that cannot be done, before any work.
+    """
+    options = {name: value for name, value in locals().items() if name != "resume"}
+    splits = open_data(data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
+    train_set = splits.train
+    for name in splits.skipped:
+        say(f"left out, unreadable: {name}")
+    classifier = open_model(
+        model, weights=weights, classes=train_set.classes, shape=train_set.shape, seed=seed, new_head=True
+    )
+    for note in classifier.notes:
+        say(note)
+    folder = _folder(options, out, resume=resume)
+    if not folder.weights.exists():
+        task = Task(classifier, train_set, objective, schedule, threat, training, augmentation, seed)
+        with watching(f"fine-tuning {folder.path.name}") as watch:
+            train(task, folder, validate=_validation(splits, threat, validate_on, seed), watch=watch, trackers=trackers)
+        save_model(classifier.cpu(), folder.path)
+    say(f"{folder.path}: {training.epochs} epochs, {_seconds(folder):.1f} s")
+    return Run(folder)
+
+
+def _folder(options: Mapping[str, object], out: Path | None, *, resume: bool) -> RunFolder:
+    """The run's folder: a new one with its recipe, or the one to go on with."""
+    if resume and out is not None and out.exists():
+        folder = RunFolder.open(out)
+        refuse_changes(folder, options, ignored=("out",))
+        return folder
+    folder = RunFolder.create(out or fresh_path(Path("runs/finetune")))
+    write_recipe(folder, "finetune", {**options, "out": folder.path})
+    return folder
+
+
+def _validation(splits: Splits, threat: Threat, count: int, seed: int) -> Validate | None:
+    """Clean and robust accuracy on some validation images, attacked with the fast suite at the target epsilon."""
+    images: ImageSet = splits.validation
+    if not count:
+        return None
+    images = images.select(torch.arange(min(count, len(images))))
+    examination = Examination(threat=threat, suite="fast", points=(), seed=seed)
+
+    def validate(classifier: Classifier) -> Mapping[str, float]:
+        curve = accuracy_curve(examine(classifier, images, examination, model_address="in training"))
+        return {"clean": curve.clean.value, "robust": curve.robust.value}
+
+    return validate
+
+
+def _seconds(folder: RunFolder) -> float:
+    return sum(float(row["seconds"]) for row in folder.history())

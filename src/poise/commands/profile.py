@@ -1,0 +1,108 @@
+"""Profile a classifier: verdicts on every image over a grid of epsilons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from poise.commands.recipe import read_recipe
+from poise.commands.run import fresh_path
+from poise.commands.terminal import say, watching
+from poise.core.misuse import Misuse
+from poise.core.run_folder import RunFolder
+from poise.core.threat import Epsilon, Threat
+from poise.data import open_data
+from poise.evaluation import Examination, Profile, Suite, accuracy_curve, examine, expected_robustness, write_profile
+from poise.models import open_model
+
+
+def profile(
+    model: str,
+    data: str | None = None,
+    *,
+    weights: str | None = None,
+    threat: Threat | None = None,
+    suite: Suite = "pgd",
+    points: list[float | str] | None = None,
+    split: Literal["train", "validation", "test"] = "test",
+    image_size: int | None = None,
+    limit: int | None = None,
+    skip_unreadable: bool = False,
+    batch_size: int = 256,
+    out: Path | None = None,
+    overwrite: bool = False,
+    seed: int = 0,
+) -> Profile:
+    """Attack every image at every epsilon of a grid and keep the verdicts as a profile.
+
+    For a run, what is left out is taken from its recipe: the data, their size and limit, and the threat.
+
+    Args:
+        model: address of the network: run:FOLDER, timm:NAME, python:pkg.module:factory, small, resnet18.
+        data: address of the images; by default those the run was trained on.
+        weights: a local weights file, or "random"; by default what the address itself carries.
+        threat: what the attacker may do; by default the run's.
+        suite: the attacks: pgd (40 steps), or fast (10 steps).
+        points: epsilons at which to judge, such as 2/255,4/255; by default 0 to the threat's in steps.
+        split: which images to judge on.
+        image_size: resize the shorter side to this and crop the centre.
+        limit: judge on this many images, the same ones every time.
+        skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
+        batch_size: images per forward pass; it changes the speed and not the verdicts.
+        out: file to write; by default profile.parquet in the run's folder, or profiles/NAME.parquet.
+        overwrite: replace a profile that is there already.
+        seed: decides everything random.
+
+    Returns:
+        The profile.
+
+    Raises:
+        Misuse: for anything that cannot be done, before any work.
+    """
+    recipe = _recipe(model)
+    target = out or _default_path(model)
+    if target.exists() and not overwrite:
+        raise Misuse(f"{target} exists already; replace it with --overwrite, or write elsewhere with --out")
+    threat = threat or Threat(**recipe.get("threat", {}))
+    examination = Examination(
+        threat=threat,
+        suite=suite,
+        points=None if points is None else tuple(float(Epsilon(point)) for point in points),
+        seed=seed,
+        batch_size=batch_size,
+    )
+    splits = open_data(
+        data or recipe.get("data", "digits"),
+        image_size=image_size or recipe.get("image_size"),
+        limit=limit or recipe.get("limit"),
+        skip_unreadable=skip_unreadable or bool(recipe.get("skip_unreadable")),
+    )
+    images = getattr(splits, split)
+    classifier = open_model(model, weights=weights, classes=images.classes, shape=images.shape)
+    classifier.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    with watching(f"profiling {model}") as watch:
+        result = examine(classifier, images, examination, model_address=model, watch=watch)
+    write_profile(result, target)
+    curve, expected = accuracy_curve(result), expected_robustness(result)
+    say(
+        f"{target}: {len(result)} images, {threat}, {suite}: clean {curve.clean.value:.1%}, "
+        f"robust {curve.robust.value:.1%}, expected robustness {expected.value:.1%}"
+    )
+    return result
+
+
+def _recipe(model: str) -> dict[str, Any]:
+    """The recipe of a run; nothing for other addresses."""
+    kind, _, place = model.partition(":")
+    folder = RunFolder(Path(place))
+    return read_recipe(folder.recipe) if kind == "run" and folder.recipe.is_file() else {}
+
+
+def _default_path(model: str) -> Path:
+    kind, _, place = model.partition(":")
+    if kind == "run":
+        return RunFolder(Path(place)).profile
+    name = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in model)
+    return fresh_path(Path("profiles") / f"{name}.parquet")

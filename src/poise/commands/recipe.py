@@ -1,0 +1,147 @@
+"""Recipes: the complete options of a command as YAML that people can read, write and run again.
+
+A member of a family (schedule, objective, attack) stands in a recipe as its name and its options:
+
+    schedule: {kind: hinge, start: 0.25, stop: 0.75}
+
+A class of the user's own stands there by its import path in place of the name: ``kind: my_package.MySchedule``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from poise.core.files import write_text
+from poise.core.misuse import Misuse, suggestion
+from poise.core.run_folder import RunFolder
+from poise.core.threat import Epsilon
+
+FAMILIES = {
+    "schedule": "poise.schedules.Schedule",
+    "objective": "poise.objectives.Objective",
+    "attack": "poise.attacks.Attack",
+}
+"""Options that hold a member of a family, by the last part of their name, with the family's base class."""
+
+
+def members(family: str) -> dict[str, str]:
+    """Short names of a family's members, with their import paths.
+
+    Args:
+        family: a key of `FAMILIES`.
+    """
+    module, _, name = FAMILIES[family].rpartition(".")
+    found, waiting = {}, list(getattr(import_module(module), name).__subclasses__())
+    while waiting:
+        member = waiting.pop()
+        waiting += member.__subclasses__()
+        if not member.__abstractmethods__:
+            found[member.__name__.lower()] = f"{member.__module__}.{member.__qualname__}"
+    return found
+
+
+def import_path(family: str, kind: str) -> str:
+    """The import path of a member, given by its short name or by the path itself.
+
+    Raises:
+        Misuse: for an unknown name, with the nearest valid one.
+    """
+    known = members(family)
+    if "." in kind or kind in known.values():
+        return kind
+    if kind.lower() not in known:
+        raise Misuse(f"unknown {family} {kind!r}; {suggestion(kind.lower(), known)}")
+    return known[kind.lower()]
+
+
+def expanded(tree: Any) -> Any:
+    """A recipe's tree in the form that the option parser reads: kinds become import paths and their arguments."""
+    if not isinstance(tree, dict):
+        return tree
+    return {key: _member(key, value) if key in FAMILIES else expanded(value) for key, value in tree.items()}
+
+
+def _member(family: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return {"class_path": import_path(family, value)}
+    if isinstance(value, dict) and "kind" in value:
+        options = {key: inner for key, inner in value.items() if key != "kind"}
+        return {"class_path": import_path(family, str(value["kind"])), "init_args": expanded(options)}
+    return value
+
+
+def plain(value: Any) -> Any:
+    """An option's value as YAML can hold it, in the form that people write."""
+    if isinstance(value, Epsilon):
+        return str(value)
+    if isinstance(value, Path):
+        return value.as_posix()
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        options = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return _named(type(value)) | options
+    return value
+
+
+def _named(kind: type) -> dict[str, str]:
+    """How a member of a family says what it is; nothing for other classes."""
+    path = f"{kind.__module__}.{kind.__qualname__}"
+    for family, base in FAMILIES.items():
+        module, _, name = base.rpartition(".")
+        if issubclass(kind, getattr(import_module(module), name)):
+            return {
+                "kind": kind.__name__.lower()
+                if path in members(family).values() and path.startswith("poise.")
+                else path
+            }
+    return {}
+
+
+def recipe_text(verb: str, options: Mapping[str, Any]) -> str:
+    """A recipe as a file's text."""
+    body = yaml.safe_dump(plain(options), sort_keys=False, allow_unicode=True, width=120)
+    return f"# poise {verb} --config recipe.yaml\n{body}"
+
+
+def write_recipe(folder: RunFolder, verb: str, options: Mapping[str, Any]) -> None:
+    """Keep a run's options in its folder."""
+    write_text(folder.recipe, recipe_text(verb, options))
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """A recipe as a tree, in the form in which people write it.
+
+    Raises:
+        Misuse: if it cannot be read as YAML with options at its top.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Misuse(f"{path} cannot be read as a recipe: {str(error).splitlines()[0]}") from error
+    if not isinstance(tree, dict):
+        raise Misuse(f"{path} is no recipe: it must hold options, one a line, such as 'data: digits'")
+    return tree
+
+
+def refuse_changes(folder: RunFolder, options: Mapping[str, Any], ignored: tuple[str, ...]) -> None:
+    """Refuse to resume a run with other options than it was started with.
+
+    Raises:
+        Misuse: naming the first option that differs.
+    """
+    kept, now = read_recipe(folder.recipe), plain(options)
+    for name in sorted(set(kept) | set(now)):
+        if name not in ignored and kept.get(name) != now.get(name):
+            raise Misuse(
+                f"{folder.path} was started with {name} {kept.get(name)}, not {now.get(name)}; "
+                f"resume it with --config {folder.recipe} --resume"
+            )

@@ -1,0 +1,58 @@
+"""A finished or interrupted run, as commands return it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from poise.commands.recipe import read_recipe
+from poise.core.run_folder import RunFolder
+from poise.evaluation import Profile, read_profile
+from poise.models import Classifier, load_model
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and what it holds.
+
+    Args:
+        folder: its paths.
+    """
+
+    folder: RunFolder
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.folder.path
+
+    @property
+    def address(self) -> str:
+        """The address under which other commands find the model."""
+        return f"run:{self.path.as_posix()}"
+
+    def classifier(self) -> Classifier:
+        """The trained model, on the CPU."""
+        return load_model(self.path)
+
+    def profile(self) -> Profile:
+        """The verdicts, if the run was profiled."""
+        return read_profile(self.folder.profile)
+
+    def history(self) -> list[dict[str, Any]]:
+        """What each epoch measured."""
+        return self.folder.history()
+
+    def recipe(self) -> dict[str, Any]:
+        """The options of the run."""
+        return read_recipe(self.folder.recipe)
+
+
+def fresh_path(wanted: Path) -> Path:
+    """The path itself, or with the first free number behind it: runs/a, runs/a-2, runs/a-3, ..."""
+    path, number = wanted, 1
+    while path.exists():
+        number += 1
+        path = wanted.with_name(f"{wanted.name}-{number}")
+    return path

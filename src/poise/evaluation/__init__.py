@@ -1,0 +1,27 @@
+"""Verdicts on models: profiles, and the arithmetic that turns them into curves and numbers.
+
+It knows classifiers, images and attacks, and neither training nor how results are shown. Start with `profile`, the one
+artefact of evidence; `judge` makes one, `profile_file` keeps it, `curve` reads it.
+"""
+
+from poise.evaluation.curve import Curve, Estimate, accuracy_curve, expected_robustness, share
+from poise.evaluation.grid import epsilon_grid
+from poise.evaluation.judge import Examination, Suite, examine
+from poise.evaluation.profile import Header, Profile
+from poise.evaluation.profile_file import read_profile, write_profile
+
+__all__ = [
+    "Curve",
+    "Estimate",
+    "Examination",
+    "Header",
+    "Profile",
+    "Suite",
+    "accuracy_curve",
+    "epsilon_grid",
+    "examine",
+    "expected_robustness",
+    "read_profile",
+    "share",
+    "write_profile",
+]

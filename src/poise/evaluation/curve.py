@@ -1,0 +1,90 @@
+"""Accuracy over epsilon and the numbers that summarise it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from poise.core.misuse import Misuse
+from poise.evaluation.profile import Profile
+
+CONFIDENCE = 0.95
+
+
+class Estimate(NamedTuple):
+    """A share with its two-sided confidence interval, all in [0, 1]."""
+
+    value: float
+    low: float
+    high: float
+
+
+def share(count: int, total: int, confidence: float = CONFIDENCE) -> Estimate:
+    """A share of examples with its exact (Clopper-Pearson) interval.
+
+    Args:
+        count: examples that have the property.
+        total: examples in all, at least 1.
+        confidence: probability with which intervals made so cover the truth, at least.
+    """
+    if not 0 <= count <= total or total < 1:
+        raise Misuse(f"a share needs 0 <= count <= total and a total of at least 1; got {count} of {total}")
+    tail = (1 - confidence) / 2
+    low = stats.beta.ppf(tail, count, total - count + 1) if count else 0.0
+    high = stats.beta.ppf(1 - tail, count + 1, total - count) if count < total else 1.0
+    return Estimate(count / total, float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracy over epsilon.
+
+    Args:
+        epsilons: the grid, from 0 up.
+        accuracy: share of examples that no attack broke at each grid point; the first is clean accuracy.
+    """
+
+    epsilons: tuple[float, ...]
+    accuracy: tuple[Estimate, ...]
+
+    @property
+    def clean(self) -> Estimate:
+        """Accuracy without an attack."""
+        return self.accuracy[0]
+
+    @property
+    def robust(self) -> Estimate:
+        """Accuracy at the largest epsilon."""
+        return self.accuracy[-1]
+
+
+def accuracy_curve(profile: Profile) -> Curve:
+    """The accuracy-over-epsilon curve of a profile; it never rises, as verdicts are monotone."""
+    held = profile.robust().sum(axis=0)
+    return Curve(profile.epsilons, tuple(share(int(count), len(profile)) for count in held))
+
+
+def expected_robustness(profile: Profile) -> Estimate:
+    """Mean accuracy for an epsilon uniform on [0, largest], by the trapezoid rule (arXiv 2509.23325, methods 1.6).
+
+    It is a mean over examples of a number in [0, 1], the part of the range that each withstands; the interval is that
+    of Student's t for this mean, which is approximate, unlike those of accuracies.
+    """
+    parts = withstood(profile)
+    value = float(parts.mean())
+    if len(parts) < 2:
+        return Estimate(value, 0.0, 1.0)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(parts) - 1) * parts.std(ddof=1) / np.sqrt(len(parts))
+    return Estimate(value, max(0.0, value - float(half)), min(1.0, value + float(half)))
+
+
+def withstood(profile: Profile) -> Float[np.ndarray, " n"]:
+    """The part of the epsilon range that each example withstands, by the trapezoid rule; in [0, 1]."""
+    grid = np.asarray(profile.epsilons)
+    if len(grid) == 1:
+        return profile.robust()[:, 0].astype(np.float64)
+    return np.asarray(np.trapezoid(profile.robust().astype(np.float64), grid, axis=1) / grid[-1])

@@ -1,0 +1,93 @@
+"""The profile: one row per example with its verdict at every epsilon, from which everything else is arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from poise.core.misuse import Misuse
+from poise.core.threat import Norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a profile was measured on and with; two profiles with the same header hold the same verdicts.
+
+    Args:
+        norm: norm of the threat model.
+        epsilons: the grid, ascending, from 0 to the threat's epsilon, in units of the image range.
+        suite: name of the attack suite.
+        seed: seed of all attacks.
+        model: digest of the model's weights and blueprint.
+        model_address: where the model was found.
+        data: digest of the data set.
+        data_address: where the data were found, and which split.
+        classes: class names in the order of the labels.
+        versions: versions of poise and of the libraries that decide about numbers.
+    """
+
+    norm: Norm
+    epsilons: tuple[float, ...]
+    suite: str
+    seed: int
+    model: str
+    model_address: str
+    data: str
+    data_address: str
+    classes: tuple[str, ...]
+    versions: dict[str, str]
+
+    def __post_init__(self) -> None:
+        ascending = all(low < high for low, high in zip(self.epsilons, self.epsilons[1:], strict=False))
+        if not self.epsilons or self.epsilons[0] != 0 or not ascending:
+            raise Misuse(f"a profile's grid rises from 0; got {list(self.epsilons)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Verdicts, one row per example.
+
+    An example holds at grid points up to `robust_to` and is broken from `broken_from` on; between the two it is not yet
+    settled. Monotone by construction: an adversarial image at one epsilon is one at every larger epsilon.
+
+    Args:
+        header: what was measured.
+        ids: example ids.
+        labels: true classes.
+        predictions: classes predicted on the clean images.
+        margins: logit of the label minus the highest other logit, on the clean images.
+        robust_to: index of the largest grid point at which every attack failed; -1 where even the clean image is wrong.
+        broken_from: index of the smallest grid point with a known adversarial image; the grid's length for none.
+        broken_by: the attack that found it; "" for none and "clean" where the clean image is wrong.
+    """
+
+    header: Header
+    ids: tuple[str, ...]
+    labels: Int[np.ndarray, " n"]
+    predictions: Int[np.ndarray, " n"]
+    margins: Float[np.ndarray, " n"]
+    robust_to: Int[np.ndarray, " n"]
+    broken_from: Int[np.ndarray, " n"]
+    broken_by: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def epsilons(self) -> tuple[float, ...]:
+        """The grid."""
+        return self.header.epsilons
+
+    @property
+    def settled(self) -> bool:
+        """Whether every example has a verdict at every grid point."""
+        return bool((self.robust_to + 1 == self.broken_from).all())
+
+    def robust(self) -> Bool[np.ndarray, "n points"]:
+        """Whether each example withstood every attack at each grid point; what is not settled counts as robust.
+
+        The first column says whether the clean image is right.
+        """
+        return self.broken_from[:, None] > np.arange(len(self.epsilons))[None, :]

@@ -1,0 +1,58 @@
+"""Profiles on disk: a parquet table whose schema carries the header as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from poise.core.files import written_whole
+from poise.core.misuse import Misuse
+from poise.evaluation.profile import Header, Profile
+
+_KEY = b"poise.profile"
+_FORMAT = 1
+_NUMBERS = {"label": "labels", "prediction": "predictions", "robust_to": "robust_to", "broken_from": "broken_from"}
+
+
+def write_profile(profile: Profile, path: Path) -> None:
+    """Write a profile whole, in place of an older one."""
+    columns = {"id": pa.array(profile.ids, pa.string())}
+    columns |= {column: pa.array(getattr(profile, field), pa.int32()) for column, field in _NUMBERS.items()}
+    columns["margin"] = pa.array(profile.margins, pa.float64())
+    columns["broken_by"] = pa.array(profile.broken_by, pa.string())
+    header = json.dumps({"format": _FORMAT, **asdict(profile.header)})
+    table = pa.table(columns).replace_schema_metadata({_KEY: header.encode()})
+    with written_whole(path) as partial:
+        pq.write_table(table, partial)
+
+
+def read_profile(path: Path) -> Profile:
+    """Read a profile.
+
+    Raises:
+        Misuse: if there is no such file, or it is truncated, foreign, or of a format from the future; it is named.
+    """
+    if not path.is_file():
+        raise Misuse(f"there is no profile at {path}; make one with poise profile")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise Misuse(f"{path} cannot be read as a profile: {str(error).splitlines()[0]}") from error
+    fields = json.loads((table.schema.metadata or {}).get(_KEY, b"null"))
+    if fields is None:
+        raise Misuse(f"{path} is a parquet file, but no profile of poise")
+    if fields.pop("format") != _FORMAT:
+        raise Misuse(f"{path} was written by a newer poise; this one reads format {_FORMAT}")
+    header = Header(**fields | {name: tuple(fields[name]) for name in ("epsilons", "classes")})
+    return Profile(
+        header=header,
+        ids=tuple(table["id"].to_pylist()),
+        margins=table["margin"].to_numpy().astype(np.float64),
+        broken_by=tuple(table["broken_by"].to_pylist()),
+        **{field: table[column].to_numpy().astype(np.int64) for column, field in _NUMBERS.items()},
+    )

@@ -1,0 +1,28 @@
+"""What a person sees of a run: the table in the terminal, the table for a README, and the report as one HTML page.
+
+It reads run folders and profiles and knows neither models nor how they were trained; every number it shows is
+arithmetic of `poise.evaluation`. Start with `subject`, one run in a report; `summary` holds its figures, `conditions`
+says which of them may stand side by side, `chart` what is drawn, and `html` puts the page together.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from poise.reporting.markdown import markdown_table
+from poise.reporting.subject import Subject, read_subject
+from poise.reporting.summary import SummaryRow, summary_rows
+
+if TYPE_CHECKING:
+    from poise.reporting.html import write_report
+    from poise.reporting.table import print_table
+
+__all__ = ["Subject", "SummaryRow", "markdown_table", "print_table", "read_subject", "summary_rows", "write_report"]
+
+_LAZY = {"print_table": "poise.reporting.table", "write_report": "poise.reporting.html"}
+
+
+def __getattr__(name: str) -> Any:
+    """Rich and plotly are imported when a table or a report is first asked for, and not before."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

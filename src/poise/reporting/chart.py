@@ -1,0 +1,74 @@
+"""What is drawn, before anyone decides how: lines over an axis, from which both a chart and its table are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from poise.core.threat import Epsilon
+from poise.evaluation import Estimate, accuracy_curve
+from poise.reporting.conditions import Conditions
+from poise.reporting.palette import Style
+from poise.reporting.subject import Subject
+
+LEVELS = 255
+
+Styled = Sequence[tuple[Subject, Style]]
+"""Runs and how each is drawn in all charts of a report."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run in a chart.
+
+    Args:
+        name: the run.
+        style: how it is drawn.
+        x: places on the axis, ascending.
+        y: values there; None where a value is not finite, which leaves a gap.
+        intervals: estimates that belong to `y`; empty where there are none.
+    """
+
+    name: str
+    style: Style
+    x: tuple[float, ...]
+    y: tuple[float | None, ...]
+    intervals: tuple[Estimate, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """Lines over an axis.
+
+    Args:
+        title: what is drawn, with its unit.
+        x_label: what the horizontal axis counts, with its unit.
+        shares: whether values are shares in [0, 1], to be shown in percent.
+        lines: at least one.
+    """
+
+    title: str
+    x_label: str
+    shares: bool
+    lines: tuple[Line, ...]
+
+
+def accuracy_chart(runs: Styled, conditions: Conditions) -> Chart:
+    """Accuracy over epsilon with its intervals, of runs that share these conditions."""
+    levels = counted_in_levels(conditions)
+    unit = "1/255" if levels else "the image range"
+    lines = []
+    for subject, style in runs:
+        if subject.profile is not None:
+            curve = accuracy_curve(subject.profile)
+            places = tuple(float(round(epsilon * LEVELS)) if levels else epsilon for epsilon in curve.epsilons)
+            values = tuple(estimate.value for estimate in curve.accuracy)
+            lines.append(Line(subject.name, style, places, values, curve.accuracy))
+    label = f"epsilon ({conditions.norm}, in units of {unit})"
+    return Chart(title="Accuracy over epsilon", x_label=label, shares=True, lines=tuple(lines))
+
+
+def counted_in_levels(conditions: Conditions) -> bool:
+    """Whether epsilons are shown in units of 1/255: in linf, if each point of the grid is a whole number of them."""
+    whole = all(epsilon == 0 or str(Epsilon(epsilon)).endswith(f"/{LEVELS}") for epsilon in conditions.epsilons)
+    return conditions.norm == "linf" and whole

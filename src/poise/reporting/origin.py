@@ -1,0 +1,42 @@
+"""Where a run comes from, so that a reader can repeat it: model, data, attacks, versions, recipe."""
+
+from __future__ import annotations
+
+from html import escape
+
+from poise.core.threat import Epsilon
+from poise.evaluation import Header, Profile
+from poise.reporting import markup
+from poise.reporting.palette import Style
+from poise.reporting.subject import Subject
+
+_MOST_CLASSES = 12
+
+
+def origin(subject: Subject, style: Style) -> str:
+    """An article on one run."""
+    heading = markup.element("h3", markup.run_name(style, subject.name))
+    if subject.profile is None:
+        found = markup.paragraphs(["Not profiled yet: there are no verdicts on test images."])
+    else:
+        found = markup.definitions(_facts(subject.profile))
+    recipe = markup.element("pre", escape(subject.recipe))
+    return markup.element("article", heading, found, markup.details("Recipe", recipe) if subject.recipe.strip() else "")
+
+
+def _facts(profile: Profile) -> dict[str, str]:
+    header = profile.header
+    return {
+        "model": f"{header.model_address}, digest {header.model}",
+        "data": f"{header.data_address}, {len(profile)} images, digest {header.data}",
+        "classes": _classes(header),
+        "threat": f"{header.norm}, epsilon {', '.join(str(Epsilon(point)) for point in header.epsilons)}",
+        "attacks": f"suite {header.suite}, seed {header.seed}",
+        "versions": ", ".join(f"{name} {version}" for name, version in sorted(header.versions.items())),
+    }
+
+
+def _classes(header: Header) -> str:
+    shown = ", ".join(header.classes[:_MOST_CLASSES])
+    rest = len(header.classes) - _MOST_CLASSES
+    return f"{len(header.classes)}: {shown}{f' and {rest} more' if rest > 0 else ''}"

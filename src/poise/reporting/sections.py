@@ -1,0 +1,105 @@
+"""The sections of the report, from top to bottom; each is markup, and "" where there is nothing to say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from poise.evaluation import Estimate
+from poise.reporting import markup
+from poise.reporting.chart import Chart, Line, Styled, accuracy_chart
+from poise.reporting.conditions import Group, incomparable
+from poise.reporting.figure import plotly_figure
+from poise.reporting.origin import origin
+from poise.reporting.sentences import sentences_of, warnings_of
+from poise.reporting.summary import MISSING, SummaryRow, duration, headings, interval, percent, summary_rows
+from poise.reporting.training_charts import training_charts
+
+
+def summary(groups: Sequence[Group]) -> str:
+    """What the figures say, in plain sentences, with all that a reader must know before trusting them."""
+    apart = incomparable(groups)
+    blocks = [markup.paragraphs([apart], class_="warning")] if apart else []
+    for group in groups:
+        said, warnings = sentences_of(group), warnings_of(group)
+        if apart and (said or warnings):
+            blocks.append(markup.element("h3", escape(str(group))))
+        blocks += [markup.paragraphs(said), markup.paragraphs(warnings, class_="warning")]
+    return "\n".join(filter(None, blocks)) or markup.paragraphs(["No run has been profiled yet."])
+
+
+def results(groups: Sequence[Group], runs: Styled) -> str:
+    """A table for each group of comparable runs."""
+    return "\n".join(_table(group, runs) for group in groups)
+
+
+def _table(group: Group, runs: Styled) -> str:
+    members = _members(group, runs)
+    rows = summary_rows(group.subjects)
+    lines = [[markup.run_name(style, row.name), *_cells(row)] for row, (_, style) in zip(rows, members, strict=True)]
+    model, *figures, seconds = headings(group.conditions)
+    return markup.table([model, *(f"{figure}, %" for figure in figures), f"training, {seconds}"], lines, str(group))
+
+
+def _cells(row: SummaryRow) -> list[str]:
+    return [*(_figure(estimate) for estimate in (row.clean, row.robust, row.expected)), duration(row.seconds)]
+
+
+def _figure(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return MISSING
+    return f"<b>{percent(estimate.value)}</b> {markup.element('span', interval(estimate), class_='interval')}"
+
+
+def curves(groups: Sequence[Group], runs: Styled) -> str:
+    """Accuracy over epsilon, one chart for each group of comparable runs that were attacked."""
+    drawn = [
+        _drawn(accuracy_chart(_members(group, runs), group.conditions), f"accuracy-{at}", str(group))
+        for at, group in enumerate(groups, 1)
+        if group.conditions is not None and group.conditions.attacked
+    ]
+    return markup.section("Accuracy over epsilon", "\n".join(drawn)) if drawn else ""
+
+
+def training(runs: Styled) -> str:
+    """What was noted down over the epochs, one chart a figure."""
+    drawn = [_drawn(chart, f"training-{at}", chart.title) for at, chart in enumerate(training_charts(runs), 1)]
+    return markup.section("Training", markup.element("div", *drawn, class_="grid")) if drawn else ""
+
+
+def _drawn(chart: Chart, key: str, caption: str) -> str:
+    """A chart with its legend and, folded up, its data."""
+    legend = markup.element(
+        "ul", *(markup.element("li", markup.run_name(line.style, line.name)) for line in chart.lines), class_="legend"
+    )
+    plot = markup.element(
+        "div", id=key, class_="plot", role="img", aria_label=f"{chart.title}: the data follow as a table"
+    )
+    data = markup.element("script", markup.embedded_json(plotly_figure(chart)), type="application/json", data_for=key)
+    caption = markup.element("figcaption", escape(caption))
+    return markup.element("figure", caption, legend, plot, data, markup.details("Data", _data(chart)))
+
+
+def _data(chart: Chart) -> str:
+    """The table from which a chart could be drawn again."""
+    places = sorted({place for line in chart.lines for place in line.x})
+    columns = [dict(zip(line.x, _values(line, chart), strict=True)) for line in chart.lines]
+    rows = [[f"{place:.6g}", *(column.get(place, "") for column in columns)] for place in places]
+    unit = ", %" if chart.shares else ""
+    return markup.table([chart.x_label, *(f"{line.name}{unit}" for line in chart.lines)], rows)
+
+
+def _values(line: Line, chart: Chart) -> list[str]:
+    if line.intervals:
+        return [_figure(estimate) for estimate in line.intervals]
+    shown = percent if chart.shares else "{:.6g}".format
+    return ["not finite" if value is None else shown(value) for value in line.y]
+
+
+def origins(runs: Styled) -> str:
+    """Where every run comes from: digests, versions and recipe."""
+    return "\n".join(origin(subject, style) for subject, style in runs)
+
+
+def _members(group: Group, runs: Styled) -> Styled:
+    return [(subject, style) for subject, style in runs if any(subject is member for member in group.subjects)]

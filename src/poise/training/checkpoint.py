@@ -1,0 +1,114 @@
+"""The state of an interrupted training on disk: weights, optimiser, position; whole or absent, and never pickled."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+
+from poise.core.files import write_text, written_whole
+from poise.core.misuse import Misuse
+
+_SEPARATOR = "|"
+_OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a training stands.
+
+    Args:
+        epoch: number of the epoch in progress, from 0.
+        batch: batches of it that are done.
+        sums: totals of the epoch's terms so far, for its mean.
+        seconds: time spent on the epoch so far.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    sums: dict[str, float] | None = None
+    seconds: float = 0.0
+
+
+def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
+    """Write a checkpoint and then remove the older ones; dying at any instant leaves one that is whole.
+
+    Args:
+        folder: the run's folder of checkpoints.
+        model: the plain module, not its distributed wrapper.
+        optimizer: its optimiser; the state is kept by parameter name, so it survives a change of processes.
+        position: where the training stands.
+    """
+    name = f"epoch-{position.epoch:05d}-batch-{position.batch:07d}"
+    partial, target = folder / f".{name}.partial", folder / name
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _save_tensors(partial / "model.safetensors", dict(model.state_dict()))
+        state: Any = get_optimizer_state_dict(model, optimizer, options=_OPTIONS)["state"]
+        flat = {
+            f"{parameter}{_SEPARATOR}{key}": value if isinstance(value, Tensor) else torch.tensor(value)
+            for parameter, values in state.items()
+            for key, value in values.items()
+            if value is not None
+        }
+        _save_tensors(partial / "optimizer.safetensors", flat)
+        write_text(partial / "position.json", json.dumps(asdict(position)))
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    for older in _whole(folder):
+        if older != target:
+            shutil.rmtree(older, ignore_errors=True)
+
+
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
+    """Bring model and optimiser to the newest whole checkpoint and say where it stands; the start if there is none.
+
+    Raises:
+        Misuse: if the checkpoint is of another model or optimiser, or damaged.
+    """
+    found = _whole(folder)
+    if not found:
+        return Position()
+    newest = found[-1]
+    try:
+        model.load_state_dict(load_file(newest / "model.safetensors"))
+        _load_optimizer(load_file(newest / "optimizer.safetensors"), model, optimizer)
+        return Position(**json.loads((newest / "position.json").read_text(encoding="utf-8")))
+    except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise Misuse(f"{newest} does not fit this run: {reason}; resume with the recipe it was made by") from error
+
+
+def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    with written_whole(path) as partial:
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, partial)
+
+
+def _load_optimizer(flat: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Fill the optimiser's own state; learning rates and the like are functions of the recipe and the step."""
+    template = get_optimizer_state_dict(model, optimizer, options=_OPTIONS)
+    state: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in flat.items():
+        parameter, key = name.split(_SEPARATOR)
+        state.setdefault(parameter, {})[key] = tensor
+    if state:
+        template["state"] = state  # type: ignore[assignment]
+        set_optimizer_state_dict(model, optimizer, template, options=_OPTIONS)
+
+
+def _whole(folder: Path) -> list[Path]:
+    """Checkpoints that were finished, oldest first."""
+    return sorted(path for path in folder.glob("epoch-*-batch-*") if (path / "position.json").is_file())

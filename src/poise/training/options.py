@@ -1,0 +1,63 @@
+"""How training proceeds, whatever it trains and on whatever data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from poise.core.misuse import Misuse, suggestion
+from poise.core.modes import Precision
+
+Optimizer = Literal["adamw", "sgd"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Options of the training loop.
+
+    Args:
+        epochs: passes over the training images.
+        batch_size: images of one step, over all processes together.
+        optimizer: adamw, or sgd with Nesterov momentum.
+        learning_rate: peak learning rate of the backbone.
+        head_learning_rate: peak learning rate of the last layer; None means that of the backbone.
+        weight_decay: decoupled (adamw) or added to the gradient (sgd); biases and norms are exempt.
+        momentum: momentum of sgd.
+        warmup: share of the training over which the learning rate rises linearly; then it falls as a cosine to 0.
+        clip: largest l2 length of the gradient; None leaves it as it is.
+        precision: fp32, bf16 or fp16 for forward passes; weights and updates stay fp32.
+        channels_last: keep images and weights in the memory order that convolutions like in low precision.
+        checkpoint_every: steps between checkpoints; None means one at the end of each epoch.
+    """
+
+    epochs: int = 30
+    batch_size: int = 128
+    optimizer: Optimizer = "adamw"
+    learning_rate: float = 1e-3
+    head_learning_rate: float | None = None
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    warmup: float = 0.05
+    clip: float | None = 1.0
+    precision: Precision = "fp32"
+    channels_last: bool = False
+    checkpoint_every: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("optimizer", get_args(Optimizer)), ("precision", get_args(Precision))):
+            if getattr(self, name) not in allowed:
+                raise Misuse(f"unknown {name} {getattr(self, name)!r}; {suggestion(str(getattr(self, name)), allowed)}")
+        for name in ("epochs", "batch_size", "checkpoint_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise Misuse(f"{name} must be at least 1; got {value}")
+        for name in ("learning_rate", "head_learning_rate", "clip"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise Misuse(f"{name} must be a positive number; got {value}")
+        for name in ("weight_decay", "momentum", "warmup"):
+            value = getattr(self, name)
+            limit = 1.0 if name != "weight_decay" else math.inf
+            if not 0 <= value <= limit or math.isinf(value):
+                raise Misuse(f"{name} must be at least 0{'' if limit == math.inf else ' and at most 1'}; got {value}")

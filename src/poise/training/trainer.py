@@ -1,0 +1,227 @@
+"""The one training loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from poise.core.batch import Batch
+from poise.core.misuse import Failure, Misuse
+from poise.core.progress import Watch, unwatched
+from poise.core.run_folder import RunFolder
+from poise.core.streams import Stream, global_seed
+from poise.core.threat import Threat
+from poise.data import ImageSet, InMemory, batches, batches_per_epoch, decoded
+from poise.models import Classifier
+from poise.objectives import Objective
+from poise.schedules import Schedule
+from poise.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from poise.training.journal import Journal
+from poise.training.optimisation import make_optimizer, rate_share, set_rates
+from poise.training.options import Training
+
+Validate = Callable[[Classifier], Mapping[str, float]]
+"""Measures a classifier after an epoch; its figures stand in the epoch's row under "validation/"."""
+
+
+class Diverged(Failure):
+    """The loss is no longer a finite number; the last checkpoint is from before."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained, on what, towards what.
+
+    Args:
+        classifier: the network; its weights are changed in place.
+        images: the training images.
+        objective: what a step minimises.
+        schedule: the share of the threat's epsilon that a moment trains at.
+        threat: norm and target budget.
+        options: how training proceeds.
+        augmentation: named preset of random changes.
+        seed: decides order, augmentation, attacks and dropout.
+    """
+
+    classifier: Classifier
+    images: ImageSet
+    objective: Objective
+    schedule: Schedule
+    threat: Threat
+    options: Training = field(default_factory=Training)
+    augmentation: str = "none"
+    seed: int = 0
+
+
+def train(
+    task: Task,
+    folder: RunFolder,
+    *,
+    validate: Validate | None = None,
+    watch: Watch = unwatched,
+    trackers: tuple[str, ...] = ("tensorboard",),
+) -> None:
+    """Train a classifier, or go on from the newest checkpoint of the folder, and leave its state and metrics there.
+
+    Everything random depends on the seed, the epoch, the batch's number and the example alone, so that a run killed at
+    any instant and resumed takes the same steps as one that was not. PyTorch's global random state is as before.
+
+    Args:
+        task: what to train.
+        folder: where checkpoints and metrics go.
+        validate: called after every epoch.
+        watch: told of progress after every step.
+        trackers: names of accelerate's trackers that get every epoch's figures.
+
+    Raises:
+        Misuse: if the checkpoint is of another run.
+        Diverged: if the loss is not finite at the end of an epoch.
+    """
+    with global_seed(Stream.seeded(task.seed)):
+        _Loop(task, folder, trackers).run(validate, watch)
+
+
+class _Loop:
+    """The state of one call of `train`."""
+
+    def __init__(self, task: Task, folder: RunFolder, trackers: tuple[str, ...]) -> None:
+        self.task, self.folder, options = task, folder, task.options
+        self.accelerator = _accelerator(options, folder, trackers)
+        self.device: torch.device = self.accelerator.device
+        self.stream = Stream.seeded(task.seed).fold("training")
+        self.images = _placed(task.images, self.device)
+        self.batches = batches_per_epoch(
+            len(self.images), options.batch_size, training=True, world=self.accelerator.num_processes
+        )
+        memory = torch.channels_last if options.channels_last else torch.preserve_format
+        task.classifier.to(device=self.device, memory_format=memory)  # type: ignore[call-overload]
+        plain = make_optimizer(task.classifier, options)
+        self.position = load_checkpoint(folder.checkpoints, task.classifier, plain)
+        self.model, self.optimizer = self.accelerator.prepare(task.classifier, plain)
+        self.plain_optimizer = plain
+        self.journal = Journal(folder, self.accelerator, self.position.epoch)
+
+    def run(self, validate: Validate | None, watch: Watch) -> None:
+        """All epochs that are left."""
+        try:
+            for _ in range(self.position.epoch, self.task.options.epochs):
+                self._epoch(watch)
+                self._finish_epoch(validate)
+        finally:
+            self.accelerator.end_training()
+            plain = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+            vars(plain).pop("forward", None)  # accelerate leaves a bound method there, which copies would share
+
+    def _epoch(self, watch: Watch) -> None:
+        """The rest of the epoch in progress, one optimiser step a batch."""
+        start, began = self.position, time.monotonic()
+        kept = (start.sums or {}).items()
+        sums = {name: torch.tensor(value, dtype=torch.float64, device=self.device) for name, value in kept}
+        every = self.task.options.checkpoint_every
+        for number, batch in enumerate(self._batches(start), start.batch):
+            for name, term in self._step(batch, start.epoch, number).items():
+                sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64, device=self.device)) + term.detach()
+            self.position = Position(start.epoch, number + 1, None, start.seconds + time.monotonic() - began)
+            if every and (start.epoch * self.batches + number + 1) % every == 0:
+                self._checkpoint(sums)
+            watch(self._progress(start.epoch, number + 1), {"epsilon": f"{self._epsilon(start.epoch, number):.4f}"})
+        self.position = replace(self.position, sums={name: float(total) for name, total in sums.items()})
+
+    def _step(self, batch: Batch, epoch: int, number: int) -> Mapping[str, torch.Tensor]:
+        """One update of the weights."""
+        options, place = self.task.options, self.stream.fold("step", epoch, number)
+        torch.manual_seed(place.fold("layers", self.accelerator.process_index).key)
+        set_rates(self.optimizer, rate_share(epoch * self.batches + number, self._total, options.warmup))
+        self.model.train()
+        terms = self.task.objective.terms(
+            self.model, batch, self._epsilon(epoch, number), self.task.threat.norm, place.fold("attack")
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(terms["loss"])
+        if options.clip is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), options.clip)
+        self.optimizer.step()
+        return terms
+
+    def _finish_epoch(self, validate: Validate | None) -> None:
+        """Check, measure, note down, save: in this order, so that a bad epoch leaves the last good checkpoint."""
+        epoch, sums = self.position.epoch, self.position.sums or {}
+        means = {name: total / self.batches for name, total in sums.items()}
+        if not torch.tensor(means["loss"]).isfinite():
+            raise Diverged(
+                f"the loss of epoch {epoch + 1} is {means['loss']}; {self.folder.checkpoints} has the last good state. "
+                "Lower learning_rate, or clip gradients, or start the schedule later"
+            )
+        row: dict[str, float] = {
+            "epoch": epoch,
+            "epsilon": self._epsilon(epoch, self.batches - 1),
+            "learning_rate": self.task.options.learning_rate
+            * rate_share((epoch + 1) * self.batches - 1, self._total, self.task.options.warmup),
+            "seconds": self.position.seconds,
+            **{f"train/{name}": value for name, value in means.items()},
+        }
+        if validate is not None:
+            row |= {f"validation/{name}": value for name, value in validate(self.task.classifier).items()}
+        self.journal.write(row)
+        self.position = Position(epoch + 1)
+        self._checkpoint({})
+
+    def _checkpoint(self, sums: Mapping[str, torch.Tensor]) -> None:
+        totals = {name: float(total) for name, total in sums.items()}
+        if self.accelerator.is_main_process:
+            position = replace(self.position, sums=totals or None)
+            save_checkpoint(self.folder.checkpoints, self.task.classifier, self.plain_optimizer, position)
+        self.accelerator.wait_for_everyone()
+
+    def _batches(self, position: Position) -> Iterator[Batch]:
+        found = batches(
+            self.images,
+            batch_size=self.task.options.batch_size,
+            device=self.device,
+            stream=self.stream,
+            augmentation=self.task.augmentation,
+            epoch=position.epoch,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+            skip=position.batch,
+        )
+        if not self.task.options.channels_last:
+            return found
+        return (replace(batch, images=batch.images.to(memory_format=torch.channels_last)) for batch in found)
+
+    @property
+    def _total(self) -> int:
+        return self.batches * self.task.options.epochs
+
+    def _progress(self, epoch: int, number: int) -> float:
+        return (epoch + number / self.batches) / self.task.options.epochs
+
+    def _epsilon(self, epoch: int, number: int) -> float:
+        """The budget of a step."""
+        schedule = self.task.schedule
+        moment = self._progress(epoch, number if schedule.every == "step" else 0)
+        return float(self.task.threat.epsilon) * schedule.share(moment)
+
+
+def _accelerator(options: Training, folder: RunFolder, trackers: tuple[str, ...]) -> Accelerator:
+    # One process may train several models at different precisions; accelerate's state is shared and must not stay.
+    AcceleratorState._reset_state()  # noqa: SLF001
+    precision: Any = {"fp32": "no"}.get(options.precision, options.precision)
+    accelerator = Accelerator(mixed_precision=precision, log_with=list(trackers) or None, project_dir=folder.path)
+    if trackers:
+        accelerator.init_trackers("tracking")
+    return accelerator
+
+
+def _placed(images: ImageSet, device: torch.device) -> ImageSet:
+    """A small set decoded on the device, a large one as it is."""
+    if not len(images):
+        raise Misuse("there are no training images")
+    small = decoded(images)
+    return small.to(device) if isinstance(small, InMemory) else small

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from poise.cli import VERBS, main
+
+
+def _said(capsys, *words: str) -> tuple[int, str]:
+    code = main(list(words))
+    return code, capsys.readouterr().err.strip()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("finetun", "unknown command 'finetun'; did you mean 'finetune'?"),
+        ("finetune small --modle x", "unknown option '--modle'; did you mean '--model'?"),
+        ("finetune small --schedule hing", "unknown schedule 'hing'; did you mean 'hinge'?"),
+        ("finetune small --schedule.stp 0.5", "unknown option '--schedule.stp'; did you mean 'stop'?"),
+        ("finetune small --schedule=hing", "unknown schedule 'hing'; did you mean 'hinge'?"),
+        (
+            "finetune small --threat.epsilon 8",
+            "epsilon 8 is larger than the whole image range [0, 1]; did you mean 8/255?",
+        ),
+        ("finetune small --threat.epsilon x", "epsilon must be a number or a fraction such as 8/255; got 'x'"),
+        ("finetune small --threat.epsilon -1", "epsilon must be a finite number of at least 0"),
+        ("finetune small --threat.norm l3", "--threat.norm: 'l3' is unknown; valid: l1, l2, linf"),
+        ("finetune small --training.epochs many", "--training.epochs: expected a whole number; got 'many'"),
+        ("finetune small --training.epochs 0", "epochs must be at least 1; got 0"),
+        ("finetune small --schedule.stop 0.1", "a hinge needs 0 <= start <= stop <= 1"),
+        ("finetune small --augmentation flop", "--augmentation: 'flop' is unknown; did you mean 'flip'?"),
+        ("finetune nope:x", "no model is of the kind 'nope'"),
+        ("finetune small --data digit", "digits"),
+        ("finetune small --data folder:nowhere", "there is no folder nowhere"),
+        ("finetune timm:resnet81", "resnet"),
+        ("finetune", "missing: --model"),
+        ("profile small run", "unexpected word 'run'"),
+        ("profile run:nowhere", "nowhere is not a run folder"),
+        ("report nowhere", "nowhere does not exist"),
+        ("report", "missing: --runs"),
+        ("finetune --config nowhere.yaml", "nowhere.yaml"),
+    ],
+)
+def test_misuse_is_one_readable_line_and_leaves_nothing(capsys, tmp_path, monkeypatch, words, line):
+    monkeypatch.chdir(tmp_path)
+    code, told = _said(capsys, *words.split())
+    assert code == 2
+    assert line in told
+    assert told.startswith("poise: ")
+    assert "\n" not in told
+    assert "Traceback" not in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_lists_every_verb_with_an_example_within_a_second():
+    """The fastest of three, as other work on the machine may slow any one down."""
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        told = subprocess.run([sys.executable, "-m", "poise", "--help"], capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - start)
+    assert all(f"$ {verb.example}" in told.stdout for verb in VERBS.values())
+    assert min(seconds) < 1
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_that_names_its_options(capsys, verb):
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    told = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert VERBS[verb].example in " ".join(told.split())
+    for name in {"finetune": ["--schedule", "--skip_unreadable"], "report": ["--out"]}.get(verb, []):
+        assert name in told
+
+
+def test_version_is_the_packages(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("poise 0.")
+
+
+def test_a_full_disk_is_one_line(capsys, tmp_path, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device", "runs/x")
+
+    monkeypatch.setattr("poise.commands.finetune.RunFolder.create", full)
+    code, told = _said(capsys, "finetune", "small", "--out", str(tmp_path / "x"))
+    assert (code, told) == (2, "poise: No space left on device: runs/x")
+
+
+def test_every_module_of_the_package_names_no_machine():
+    root = Path(__file__).parents[2] / "src"
+    for path in root.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert "/home/" not in text, path
+        assert "/root/" not in text, path

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import yaml
+
+from poise.attacks import PGD
+from poise.commands.recipe import expanded, import_path, members, plain, read_recipe, recipe_text
+from poise.core.misuse import Misuse
+from poise.core.threat import Threat
+from poise.objectives import Adversarial
+from poise.schedules import Fixed, Hinge
+from poise.training import Training
+
+OPTIONS = {
+    "model": "small",
+    "threat": Threat(epsilon="8/255"),
+    "schedule": Hinge(start=0.1, stop=0.6),
+    "objective": Adversarial(attack=PGD(steps=3)),
+    "training": Training(epochs=2),
+    "seed": 1,
+}
+
+
+def test_families_know_their_members():
+    assert set(members("schedule")) >= {"fixed", "hinge"}
+    assert members("attack")["pgd"] == "poise.attacks.pgd.PGD"
+    assert import_path("schedule", "Hinge") == "poise.schedules.hinge.Hinge"
+
+
+def test_recipes_are_what_people_write():
+    tree = yaml.safe_load(recipe_text("finetune", OPTIONS))
+    assert tree["threat"] == {"norm": "linf", "epsilon": "8/255"}
+    assert tree["schedule"] == {"kind": "hinge", "every": "epoch", "start": 0.1, "stop": 0.6}
+    assert tree["objective"]["attack"]["kind"] == "pgd"
+    assert tree["objective"]["attack"]["steps"] == 3
+
+
+def test_what_was_written_expands_to_import_paths():
+    tree = expanded(yaml.safe_load(recipe_text("finetune", OPTIONS)))
+    assert tree["schedule"]["class_path"] == "poise.schedules.hinge.Hinge"
+    assert tree["schedule"]["init_args"] == {"every": "epoch", "start": 0.1, "stop": 0.6}
+    inner = tree["objective"]["init_args"]["attack"]
+    assert inner["class_path"] == "poise.attacks.pgd.PGD"
+    assert inner["init_args"]["steps"] == 3
+    assert expanded({"schedule": "fixed"}) == {"schedule": {"class_path": "poise.schedules.fixed.Fixed"}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(Fixed):
+    """A schedule of a user's own."""
+
+
+def test_a_class_of_the_users_own_stands_by_its_import_path():
+    written = plain({"schedule": Mine()})["schedule"]
+    assert written["kind"] == f"{__name__}.Mine"
+    assert expanded({"schedule": written})["schedule"]["class_path"] == f"{__name__}.Mine"
+
+
+@pytest.mark.parametrize("text", ["- a\n- b", "just words", "a: [", "\x00"])
+def test_what_is_no_recipe_is_refused_by_name(tmp_path, text):
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(Misuse, match=r"r\.yaml"):
+        read_recipe(path)

@@ -1,0 +1,223 @@
+"""The main road, end to end, through the command line and through Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from PIL import Image
+
+import poise
+from poise.cli import main
+from poise.core.misuse import Misuse
+from poise.core.run_folder import RunFolder
+from poise.evaluation import read_profile
+from poise.models import load_model, open_model
+
+SHORT = poise.Training(epochs=2, batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """Two quickstarts with the same seed and one with another, each of two epochs."""
+    root = tmp_path_factory.mktemp("quick")
+    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+        assert (
+            main(["quickstart", "--epochs", "2", "--suite", "fast", "--out", str(root / name), "--seed", str(seed)])
+            == 0
+        )
+    return root
+
+
+def test_quickstart_makes_three_runs_and_a_report(quick):
+    for name in ("standard", "fixed", "scheduled"):
+        folder = RunFolder.open(quick / "first" / name)
+        assert folder.weights.is_file()
+        assert len(folder.history()) == 2
+        assert len(read_profile(folder.profile)) == 340
+    page = (quick / "first" / "report.html").read_text()
+    assert "scheduled" in page
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(quick):
+    def verdicts(name):
+        found = [read_profile(quick / name / run / "profile.parquet") for run in ("standard", "fixed", "scheduled")]
+        return [(p.header.model, p.margins.tolist(), p.broken_from.tolist()) for p in found]
+
+    assert verdicts("first") == verdicts("again")
+    assert all(mine != theirs for mine, theirs in zip(verdicts("first"), verdicts("other"), strict=True))
+
+
+def test_the_robust_runs_start_from_the_standard_one(quick):
+    recipe = (quick / "first" / "fixed" / "recipe.yaml").read_text()
+    assert "model: run:" in recipe
+    assert "kind: fixed" in recipe
+    assert "kind: hinge" in (quick / "first" / "scheduled" / "recipe.yaml").read_text()
+
+
+def test_a_second_quickstart_takes_a_new_folder(quick, monkeypatch):
+    monkeypatch.chdir(quick)
+    assert main(["quickstart", "--epochs", "1", "--suite", "fast", "--out", "first"]) == 0
+    assert (quick / "first-2" / "report.html").is_file()
+
+
+def test_a_recipe_runs_again_and_options_beside_it_win(quick, tmp_path):
+    recipe = quick / "first" / "standard" / "recipe.yaml"
+    out = tmp_path / "again"
+    assert main(["finetune", "--config", str(recipe), "--out", str(out)]) == 0
+    assert load_model(out).digest() == load_model(recipe.parent).digest()
+    other = tmp_path / "other"
+    assert main(["finetune", "--config", str(recipe), "--out", str(other), "--training.epochs", "1"]) == 0
+    assert len(RunFolder(other).history()) == 1
+
+
+def test_a_run_folder_that_exists_is_left_alone(quick, capsys):
+    folder = quick / "first" / "standard"
+    before = sorted(path.stat().st_mtime_ns for path in folder.rglob("*"))
+    assert main(["finetune", "small", "--out", str(folder)]) == 2
+    assert "exists already; take up the interrupted run with --resume" in capsys.readouterr().err
+    assert sorted(path.stat().st_mtime_ns for path in folder.rglob("*")) == before
+
+
+def test_resuming_with_other_options_is_refused(quick, capsys):
+    recipe = quick / "first" / "standard" / "recipe.yaml"
+    words = ["finetune", "--config", str(recipe), "--resume", "--seed", "5"]
+    assert main(words) == 2
+    assert "was started with seed 0, not 5" in capsys.readouterr().err
+
+
+def test_a_profile_that_exists_is_replaced_only_on_request(quick, capsys):
+    address = f"run:{quick / 'other' / 'fixed'}"
+    assert main(["profile", address]) == 2
+    assert "replace it with --overwrite" in capsys.readouterr().err
+    assert main(["profile", address, "--overwrite", "--points", "0.1,1/10", "--suite", "fast", "--limit", "20"]) == 0
+    made = read_profile(quick / "other" / "fixed" / "profile.parquet")
+    assert (made.epsilons, made.header.suite, len(made)) == ((0, 0.1, 0.2), "fast", 20)
+
+
+def test_report_reads_several_runs(quick, tmp_path, capsys):
+    runs = [str(quick / "first" / name) for name in ("fixed", "scheduled")]
+    assert main(["report", *runs, "--out", str(tmp_path / "r.html")]) == 0
+    assert "scheduled" in capsys.readouterr().out
+    assert (tmp_path / "r.html").stat().st_size > 100_000
+
+
+def _pictures(root, count=12):
+    """Photographs in miniature: one class is light in the upper half, one in the lower."""
+    generator = torch.Generator().manual_seed(0)
+    for index in range(count):
+        for name, rows in (("sky", slice(0, 8)), ("ground", slice(8, 16))):
+            picture = torch.rand(16, 16, 3, generator=generator) * 0.3
+            picture[rows] += 0.6
+            (root / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray((picture * 255).byte().numpy()).save(root / name / f"{index:02d}.png")
+
+
+def test_ones_own_folder_and_a_timm_network_with_local_weights(tmp_path):
+    _pictures(tmp_path / "photos", 30)
+    pretrained = open_model("timm:test_resnet.r160_in1k", weights="random", classes=("a", "b", "c"), shape=(3, 16, 16))
+    torch.save(pretrained.network.state_dict(), tmp_path / "weights.pt")
+    run = poise.finetune(
+        "timm:test_resnet.r160_in1k",
+        f"folder:{tmp_path / 'photos'}",
+        weights=str(tmp_path / "weights.pt"),
+        threat=poise.Threat(epsilon="4/255"),
+        schedule=poise.Hinge(stop=0.6),
+        training=poise.Training(epochs=3, batch_size=16, learning_rate=3e-3),
+        out=tmp_path / "run",
+    )
+    assert [row["epsilon"] for row in run.history()] == pytest.approx([0, (1 / 3 - 0.25) / 0.35 * 4 / 255, 4 / 255])
+    assert run.classifier().classes == ("ground", "sky")
+    assert {"validation/clean", "validation/robust", "train/loss"} <= set(run.history()[0])
+    made = poise.profile(run.address)
+    assert made.epsilons == tuple(level / 255 for level in range(5))
+    assert run.profile().header.model == run.classifier().digest()
+
+
+def test_an_unreadable_image_is_named_and_can_be_left_out(tmp_path, capsys):
+    _pictures(tmp_path / "photos", 30)
+    (tmp_path / "photos" / "sky" / "05.png").write_bytes(b"no picture")
+    words = [
+        "finetune",
+        "small",
+        "--data",
+        f"folder:{tmp_path / 'photos'}",
+        "--training.epochs",
+        "1",
+        "--validate-on",
+        "0",
+    ]
+    words += ["--out", str(tmp_path / "run")]
+    assert main(words) == 2
+    assert "sky/05.png" in capsys.readouterr().err
+    assert main([*words, "--skip-unreadable", "--out", str(tmp_path / "run2")]) == 0
+    assert "left out, unreadable: " in capsys.readouterr().err
+
+
+def test_images_of_different_sizes_need_a_size(tmp_path, capsys):
+    _pictures(tmp_path / "photos", 30)
+    Image.new("RGB", (20, 18)).save(tmp_path / "photos" / "sky" / "big.png")
+    words = [
+        "finetune",
+        "small",
+        "--data",
+        f"folder:{tmp_path / 'photos'}",
+        "--training.epochs",
+        "1",
+        "--validate-on",
+        "0",
+    ]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 2
+    assert "--image-size" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert main([*words, "--out", str(tmp_path / "run"), "--image-size", "16"]) == 0
+
+
+@pytest.mark.parametrize("moment", [0.3, 0.9, 1.6])
+def test_a_process_killed_in_mid_epoch_resumes_to_the_same_weights(tmp_path, moment):
+    """kill -9 on a real process, some time after its first step; a checkpoint stands every two steps."""
+    script = (
+        "import poise, time\n"
+        "from poise.training import trainer\n"
+        "step = trainer._Loop._step\n"
+        "def slow(self, *args):\n"
+        "    time.sleep(0.02)\n"
+        "    print('step', flush=True)\n"
+        "    return step(self, *args)\n"
+        "trainer._Loop._step = slow\n"
+        "from pathlib import Path\n"
+        "options = poise.Training(epochs=3, batch_size=64, checkpoint_every=2)\n"
+        "poise.finetune('small', training=options, limit=600, validate_on=0, trackers=(),\n"
+        "               threat=poise.Threat(epsilon=0.1), out=Path('run'), resume=True)\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        folder.mkdir()
+    subprocess.run(command, cwd=whole, check=True, capture_output=True)
+    with subprocess.Popen(command, cwd=cut, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout.readline() == b"step\n"
+        time.sleep(moment)
+        os.kill(process.pid, signal.SIGKILL)
+    assert not (cut / "run" / "model.safetensors").exists()
+    subprocess.run(command, cwd=cut, check=True, capture_output=True)
+    assert load_model(cut / "run").digest() == load_model(whole / "run").digest()
+    rows = [json.loads(line)["train/loss"] for line in (cut / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows == [
+        json.loads(line)["train/loss"] for line in (whole / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
+
+
+def test_python_refuses_as_the_command_line_does(tmp_path):
+    with pytest.raises(Misuse, match="no model is of the kind"):
+        poise.finetune("nope:x", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        poise.nothing  # noqa: B018
+    assert SHORT.epochs == 2

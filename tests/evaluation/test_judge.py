@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import brentq
+
+from poise.core.misuse import Misuse
+from poise.core.threat import NORMS, Threat
+from poise.data import InMemory
+from poise.evaluation import Examination, examine
+from tests.linear import best_gain
+from tests.models_for_tests import linear_classifier, random_images, small_network
+
+BUDGET = {"linf": 0.05, "l2": 0.3, "l1": 1.5}
+
+
+def _examined(classifier, images, **options):
+    norm = options.pop("norm", "linf")
+    return examine(
+        classifier, images, Examination(threat=Threat(norm=norm, epsilon=BUDGET[norm]), **options), model_address="made"
+    )
+
+
+def _smallest_radius(classifier, image, label: int, norm: str) -> float:
+    """The exact length of the smallest perturbation that changes the prediction of a linear model."""
+    weight, found = classifier.network.weight.detach().double(), []
+    clean = weight @ image.flatten().double()
+    for other in range(len(weight)):
+        slope = weight[other] - weight[label]
+        gap = float(clean[label] - clean[other])
+        if other != label and best_gain(slope, image, 1e3, norm) > gap:
+            found.append(brentq(lambda r, s=slope, g=gap: best_gain(s, image, r, norm) - g, 0, 1e3, xtol=1e-12))
+    return min(found, default=np.inf)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_verdicts_agree_with_the_exact_distance_on_a_linear_model(norm):
+    classifier = linear_classifier(2, (2, 3, 3))  # with more classes cross-entropy has several maxima over a ball
+    images = random_images(classifier, 60)
+    found = _examined(classifier, images, norm=norm)
+    grid = np.asarray(found.epsilons)
+    assert len(set(found.broken_from.tolist())) >= 3
+    slack = 1.1 if norm == "l1" else 1.02
+    for row in range(60):
+        if found.broken_from[row] == 0:
+            assert found.predictions[row] != found.labels[row]
+            continue
+        exact = _smallest_radius(classifier, images.images(torch.tensor([row]))[0], int(images.labels[row]), norm)
+        assert not (grid[1 : found.robust_to[row] + 1] > slack * exact).any(), "a breakable example was called robust"
+        assert not (grid[found.broken_from[row] :] < 0.999 * exact).any(), "an unbreakable example was called broken"
+
+
+def test_clean_figures_are_the_models_own():
+    classifier = small_network().eval()
+    images = random_images(classifier, 30, agree=0.6)
+    found = _examined(classifier, images)
+    logits = classifier(images.images(torch.arange(30))).detach()
+    assert found.predictions.tolist() == logits.argmax(1).tolist()
+    assert ((found.broken_from == 0) == (found.predictions != found.labels)).all()
+    assert ((found.margins > 0) == (found.broken_from > 0)).all()
+    assert {by for by, at in zip(found.broken_by, found.broken_from, strict=True) if at == 0} == {"clean"}
+
+
+def test_verdicts_do_not_depend_on_batch_size_or_order():
+    classifier = small_network().double()
+    images = random_images(classifier.eval(), 24)
+    images = InMemory("made", images.classes, images.ids, images.labels, images.images(torch.arange(24)))
+    whole, single = _examined(classifier, images), _examined(classifier, images, batch_size=1)
+    assert np.array_equal(whole.broken_from, single.broken_from)
+    order = torch.randperm(24)
+    shuffled = _examined(classifier, images.select(order), batch_size=7)
+    assert np.array_equal(shuffled.broken_from, whole.broken_from[order.numpy()])
+
+
+def test_the_classifier_is_judged_in_eval_mode_and_left_as_it_was():
+    classifier = small_network().train()
+    classifier.network[1].eval()
+    state = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+    images = random_images(small_network().eval(), 20)
+    first, second = _examined(classifier, images), _examined(classifier.eval(), images)
+    assert np.array_equal(first.broken_from, second.broken_from)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in classifier.state_dict().items())
+
+
+def test_the_header_says_what_was_measured():
+    classifier = linear_classifier(3, (4,))
+    images = random_images(linear_classifier(3, (2, 1, 2)), 5)
+    classifier = linear_classifier(3, (2, 1, 2))
+    made = _examined(classifier, images, suite="fast", seed=7).header
+    assert (made.suite, made.seed, made.norm, made.classes) == ("fast", 7, "linf", images.classes)
+    assert (made.model, made.data) == (classifier.digest(), images.digest())
+    assert set(made.versions) == {"python", "poise", "torch", "timm"}
+
+
+def test_chosen_points_are_the_grid():
+    classifier = linear_classifier(3, (2, 1, 2))
+    found = _examined(classifier, random_images(classifier, 5), points=(0.02,))
+    assert found.epsilons == (0, 0.02, 0.05)
+
+
+def test_a_model_of_other_classes_is_refused():
+    with pytest.raises(Misuse, match="they must be the same"):
+        _examined(linear_classifier(4, (2, 1, 2)), random_images(linear_classifier(3, (2, 1, 2)), 5))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_impossible_examinations_are_refused_when_made():
+    with pytest.raises(Misuse, match="unknown suite 'pdg'; did you mean 'pgd'"):
+        Examination(threat=Threat(), suite="pdg")
+    with pytest.raises(Misuse, match="batch_size must be at least 1"):
+        Examination(threat=Threat(), batch_size=0)
+    with pytest.raises(Misuse, match="beyond the threat"):
+        Examination(threat=Threat(), points=(0.5,))

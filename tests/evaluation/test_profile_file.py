@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from poise.core.misuse import Misuse
+from poise.evaluation import Header, Profile, read_profile, write_profile
+from tests.evaluation.profiles import header, profile
+
+
+def _same(first: Profile, second: Profile) -> bool:
+    return all(
+        np.array_equal(getattr(first, name), getattr(second, name))
+        for name in ("ids", "labels", "predictions", "margins", "robust_to", "broken_from", "broken_by")
+    )
+
+
+def test_a_profile_comes_back_as_it_went(tmp_path):
+    made = profile([0, 1, 2, 3], (0.0, 1 / 255, 0.2), versions={"torch": "2"}, classes=("ja", "n\u00e9"))
+    write_profile(made, tmp_path / "p.parquet")
+    back = read_profile(tmp_path / "p.parquet")
+    assert back.header == made.header
+    assert _same(back, made)
+    assert back.settled
+
+
+def test_any_tool_can_read_the_table(tmp_path):
+    write_profile(profile([0, 2]), tmp_path / "p.parquet")
+    rows = pq.read_table(tmp_path / "p.parquet").to_pylist()
+    assert rows[1] == {
+        "id": "image/1",
+        "label": 1,
+        "prediction": 1,
+        "robust_to": 1,
+        "broken_from": 2,
+        "margin": 2.0,
+        "broken_by": "pgd",
+    }
+
+
+def test_what_is_between_is_not_settled():
+    assert not profile([2], robust_to=[0]).settled
+
+
+@pytest.mark.parametrize("keep", [0, 10, 200, -1])
+def test_a_truncated_file_is_refused_by_name(tmp_path, keep):
+    path = tmp_path / "p.parquet"
+    write_profile(profile([0, 1]), path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(Misuse, match=r"p\.parquet cannot be read as a profile"):
+        read_profile(path)
+
+
+def test_a_foreign_table_is_refused_by_name(tmp_path):
+    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "f.parquet")
+    with pytest.raises(Misuse, match=r"f\.parquet is a parquet file, but no profile"):
+        read_profile(tmp_path / "f.parquet")
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path):
+    with pytest.raises(Misuse, match="make one with poise profile"):
+        read_profile(tmp_path / "none.parquet")
+
+
+@pytest.mark.parametrize("grid", [(), (0.1, 0.2), (0.0, 0.2, 0.1), (0.0, 0.0)])
+def test_a_grid_that_does_not_rise_from_zero_is_refused(grid):
+    with pytest.raises(Misuse, match="grid rises from 0"):
+        header(grid)
+    assert Header

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import json
+import shutil
+from typing import ClassVar
+
+import pytest
+import torch
+
+from poise.attacks import PGD
+from poise.core.misuse import Misuse
+from poise.core.run_folder import RunFolder
+from poise.core.threat import Threat
+from poise.objectives import Adversarial, Objective, Standard
+from poise.schedules import Fixed, Hinge
+from poise.training import Diverged, Task, Training, train
+from tests.models_for_tests import random_images, small_network
+
+OPTIONS = Training(epochs=4, batch_size=16, learning_rate=1e-2)
+
+
+def _task(seed: int = 0, options: Training = OPTIONS, objective: Objective | None = None, schedule=None) -> Task:
+    classifier = small_network()
+    return Task(
+        classifier,
+        random_images(small_network(seed=9).eval(), 50),
+        objective or Adversarial(attack=PGD(steps=2)),
+        schedule or Hinge(),
+        Threat(epsilon="0.1"),
+        options,
+        "flip",
+        seed,
+    )
+
+
+def _folder(path) -> RunFolder:
+    return RunFolder.create(path)
+
+
+def _weights(task: Task) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in task.classifier.state_dict().items()}
+
+
+def _same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def _trained(path, **changes) -> dict[str, torch.Tensor]:
+    task = _task(**changes)
+    train(task, _folder(path), trackers=())
+    return _weights(task)
+
+
+def test_training_learns_what_there_is_to_learn(tmp_path):
+    task = _task(objective=Standard(), options=Training(epochs=30, batch_size=16, learning_rate=1e-2))
+    folder = _folder(tmp_path / "run")
+    train(task, folder, trackers=())
+    history = folder.history()
+    assert history[-1]["train/accuracy"] > 0.9 > history[0]["train/accuracy"]
+    assert history[-1]["train/loss"] < 0.5 * history[0]["train/loss"]
+
+
+def test_the_budget_in_the_metrics_is_the_schedules(tmp_path):
+    folder = _folder(tmp_path / "run")
+    train(_task(schedule=Hinge(start=0.25, stop=0.75)), folder, trackers=())
+    assert [row["epsilon"] for row in folder.history()] == pytest.approx([0, 0, 0.05, 0.1])
+    assert [row["epoch"] for row in folder.history()] == [0, 1, 2, 3]
+
+
+class _Recorder(Standard):
+    """Notes the budgets that steps are given."""
+
+    seen: ClassVar[list[float]] = []
+
+    def terms(self, model, batch, epsilon, norm, stream):
+        self.seen.append(epsilon)
+        return super().terms(model, batch, epsilon, norm, stream)
+
+
+def test_a_schedule_may_move_every_step(tmp_path):
+    _Recorder.seen.clear()
+    options = Training(epochs=2, batch_size=16)
+    train(
+        _task(objective=_Recorder(), schedule=Hinge(start=0.0, stop=1.0, every="step"), options=options),
+        _folder(tmp_path / "run"),
+        trackers=(),
+    )
+    assert _Recorder.seen == pytest.approx([0.1 * step / 8 for step in range(8)])
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
+    first, again, other = (_trained(tmp_path / str(i), seed=seed) for i, seed in enumerate((3, 3, 4)))
+    assert _same(first, again)
+    assert not _same(first, other)
+
+
+class _Killed(Exception):  # noqa: N818
+    pass
+
+
+@pytest.mark.parametrize("kill_at", [1, 4, 6, 7, 11, 15])
+def test_a_run_cut_off_anywhere_and_resumed_ends_with_the_same_weights(tmp_path, kill_at):
+    """Four batches an epoch and a checkpoint every three steps: cuts fall before, on, and after checkpoints."""
+    options = Training(epochs=4, batch_size=16, learning_rate=1e-2, checkpoint_every=3)
+    whole = _trained(tmp_path / "whole", options=options)
+    folder, steps = _folder(tmp_path / "cut"), 0
+
+    def kill(share, facts):
+        nonlocal steps
+        steps += 1
+        if steps == kill_at:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        train(_task(options=options), folder, trackers=(), watch=kill)
+    resumed = _task(options=options)
+    train(resumed, folder, trackers=())
+    assert _same(_weights(resumed), whole)
+    first, second = RunFolder(tmp_path / "whole").history(), folder.history()
+    drop = lambda rows: [{key: value for key, value in row.items() if key != "seconds"} for row in rows]  # noqa: E731
+    assert drop(first) == drop(second)
+
+
+def test_a_finished_run_trains_no_further(tmp_path):
+    task, folder = _task(), _folder(tmp_path / "run")
+    train(task, folder, trackers=())
+    again = _task()
+    train(again, folder, trackers=())
+    assert _same(_weights(task), _weights(again))
+    assert len(folder.history()) == 4
+
+
+def test_only_the_newest_checkpoint_is_kept_and_torn_ones_are_ignored(tmp_path):
+    folder = _folder(tmp_path / "run")
+    train(_task(), folder, trackers=())
+    kept = [path.name for path in folder.checkpoints.iterdir()]
+    assert kept == ["epoch-00004-batch-0000000"]
+    torn = folder.checkpoints / "epoch-00009-batch-0000000"
+    torn.mkdir()
+    (torn / "model.safetensors").write_bytes(b"half")
+    train(_task(), folder, trackers=())
+    assert len(folder.history()) == 4
+
+
+def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path):
+    folder = _folder(tmp_path / "run")
+    train(_task(), folder, trackers=())
+    other = _task()
+    other.classifier.network[5] = torch.nn.Linear(288, 7)
+    with pytest.raises(Misuse, match="epoch-00004-batch-0000000 does not fit this run"):
+        train(other, folder, trackers=())
+
+
+class _Poisoned(Standard):
+    """Ordinary training whose loss is no number from the third epoch on."""
+
+    def terms(self, model, batch, epsilon, norm, stream):
+        terms = dict(super().terms(model, batch, epsilon, norm, stream))
+        if epsilon > 0:
+            terms["loss"] = terms["loss"] * torch.nan
+        return terms
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path):
+    folder = _folder(tmp_path / "run")
+    with pytest.raises(Diverged, match=r"the loss of epoch 3 is nan; .*checkpoints has the last good state"):
+        train(_task(objective=_Poisoned()), folder, trackers=())
+    assert [row["epoch"] for row in folder.history()] == [0, 1]
+    state = json.loads(next(folder.checkpoints.glob("*/position.json")).read_text())
+    assert (state["epoch"], state["batch"]) == (2, 0)
+
+
+def test_validation_is_called_once_an_epoch_and_kept(tmp_path):
+    folder, calls = _folder(tmp_path / "run"), []
+
+    def validate(classifier):
+        calls.append(classifier)
+        return {"clean": 0.5}
+
+    train(_task(), folder, validate=validate, trackers=())
+    assert len(calls) == 4
+    assert [row["validation/clean"] for row in folder.history()] == [0.5] * 4
+
+
+def test_tensorboard_gets_every_epoch(tmp_path):
+    folder = _folder(tmp_path / "run")
+    train(_task(), folder)
+    assert list((folder.path / "tracking").rglob("events.out.tfevents*"))
+
+
+def test_the_global_random_state_and_the_forward_method_are_as_before(tmp_path):
+    before, task = torch.get_rng_state(), _task(options=Training(epochs=1, batch_size=16, precision="bf16"))
+    train(task, _folder(tmp_path / "run"), trackers=())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert task.classifier(torch.rand(2, 1, 6, 6)).dtype == torch.float32
+    assert "forward" not in vars(task.classifier)
+
+
+def test_low_precision_reaches_the_network_and_the_weights_stay_full(tmp_path):
+    full = _trained(tmp_path / "a", options=Training(epochs=2, batch_size=16))
+    low = _trained(tmp_path / "b", options=Training(epochs=2, batch_size=16, precision="bf16", channels_last=True))
+    assert all(tensor.dtype != torch.bfloat16 for tensor in low.values())
+    assert not _same(full, low)
+    name = "network.5.weight"
+    torch.testing.assert_close(low[name], full[name], atol=0.02, rtol=0.2)
+
+
+def test_an_empty_training_set_is_refused(tmp_path):
+    task = _task()
+    empty = Task(task.classifier, task.images.select(torch.arange(0)), task.objective, task.schedule, task.threat)
+    with pytest.raises(Misuse, match="no training images"):
+        train(empty, _folder(tmp_path / "run"), trackers=())
+    shutil.rmtree(tmp_path / "run")
+
+
+def test_fixed_and_hinge_differ(tmp_path):
+    assert not _same(_trained(tmp_path / "a", schedule=Fixed()), _trained(tmp_path / "b", schedule=Hinge()))

@@ -38,6 +38,10 @@ def test_too_few_classes_are_refused():
         losses.targeted_dlr(torch.zeros(1, 3), torch.zeros(1, dtype=torch.long), torch.ones(1, dtype=torch.long))
 
 
+def test_target_lead_by_hand():
+    assert losses.target_lead(LOGITS, LABELS, torch.tensor([1, 2])).tolist() == [-3.0, 3.0]
+
+
 def test_kl_divergence_by_hand():
     reference, logits = torch.tensor([[math.log(3.0), 0.0]]), torch.tensor([[0.0, 0.0]])
     expected = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)

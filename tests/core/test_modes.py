@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from poise.core.modes import evaluating, frozen, precision, unwrapped
+from poise.core.modes import evaluating, frozen, precision, threads, unwrapped
 
 
 def _model():
@@ -43,6 +43,13 @@ def test_precision_reaches_the_forward_pass_only_when_asked():
         assert layer(images).dtype == torch.float32
     with precision("bf16", images.device):
         assert layer(images).dtype == torch.bfloat16
+
+
+def test_the_number_of_threads_is_restored():
+    before = torch.get_num_threads()
+    with threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
 
 
 def test_a_plain_model_is_its_own_unwrapping():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from scipy.optimize import brentq
 from poise.core.misuse import Misuse
 from poise.core.threat import NORMS, Threat
 from poise.data import InMemory
-from poise.evaluation import Examination, examine
+from poise.evaluation import Examination, accuracy_curve, examine
+from poise.evaluation.judge import _Examining
 from tests.linear import best_gain
 from tests.models_for_tests import linear_classifier, random_images, small_network
 
@@ -17,9 +20,10 @@ BUDGET = {"linf": 0.05, "l2": 0.3, "l1": 1.5}
 
 def _examined(classifier, images, **options):
     norm = options.pop("norm", "linf")
-    return examine(
-        classifier, images, Examination(threat=Threat(norm=norm, epsilon=BUDGET[norm]), **options), model_address="made"
-    )
+    options = {"suite": "pgd"} | options
+    journal = options.pop("journal", None)
+    examination = Examination(threat=Threat(norm=norm, epsilon=BUDGET[norm]), **options)
+    return examine(classifier, images, examination, model_address="made", journal=journal)
 
 
 def _smallest_radius(classifier, image, label: int, norm: str) -> float:
@@ -41,7 +45,7 @@ def test_verdicts_agree_with_the_exact_distance_on_a_linear_model(norm):
     found = _examined(classifier, images, norm=norm)
     grid = np.asarray(found.epsilons)
     assert len(set(found.broken_from.tolist())) >= 3
-    slack = 1.1 if norm == "l1" else 1.02
+    slack = 1.1 if norm == "l1" else 1.02  # of 40 plain steps
     for row in range(60):
         if found.broken_from[row] == 0:
             assert found.predictions[row] != found.labels[row]
@@ -91,6 +95,74 @@ def test_the_header_says_what_was_measured():
     assert (made.suite, made.seed, made.norm, made.classes) == ("fast", 7, "linf", images.classes)
     assert (made.model, made.data) == (classifier.digest(), images.digest())
     assert set(made.versions) == {"python", "poise", "torch", "timm"}
+
+
+@pytest.mark.parametrize("suite", ["apgd", "fast"])
+def test_bisecting_and_ascending_agree(suite):
+    classifier = small_network().double().eval()
+    images = random_images(classifier, 40)
+    bisected, ascended = (_examined(classifier, images, suite=suite, mode=mode) for mode in ("bisect", "ascending"))
+    assert bisected.settled
+    assert ascended.settled
+    assert 0 < (bisected.broken_from < 9).sum() < 40
+    curves = [accuracy_curve(made).accuracy for made in (bisected, ascended)]
+    assert max(abs(one.value - other.value) for one, other in zip(*curves, strict=True)) <= 1 / 40
+
+
+class _Killed(Exception):  # noqa: N818
+    pass
+
+
+@pytest.mark.parametrize("kill_at", [1, 2, 5, 9])
+def test_an_interrupted_examination_goes_on_where_it_stopped(tmp_path, kill_at):
+    classifier = small_network().double().eval()
+    images = random_images(classifier, 30)
+    examination = Examination(threat=Threat(epsilon="0.05"), suite="apgd", batch_size=8)
+    whole = examine(classifier, images, examination, model_address="made")
+    path, looks = tmp_path / "p.parquet", 0
+
+    def kill(share, facts):
+        nonlocal looks
+        looks += 1
+        if looks == kill_at:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        examine(classifier, images, examination, model_address="made", journal=path, watch=kill)
+    journal = tmp_path / "p.parquet.journal.0"
+    kept = journal.read_bytes().splitlines()
+    journal.write_bytes(journal.read_bytes() + b"[3,0,")  # torn by the end of the process
+    resumed = examine(classifier, images, examination, model_address="made", journal=path)
+    assert np.array_equal(resumed.broken_from, whole.broken_from)
+    assert resumed.broken_by == whole.broken_by
+    lines = journal.read_bytes().splitlines()
+    assert lines[: len(kept)] == kept
+    tried = [tuple(json.loads(line)[:3]) for line in lines[1:]]
+    assert len(tried) == len(set(tried)), "something settled was attacked again"
+
+
+def test_a_journal_of_something_else_is_refused_by_name(tmp_path):
+    classifier = small_network().eval()
+    images = random_images(classifier, 6)
+    path = tmp_path / "p.parquet"
+    _examined(classifier, images, journal=path)
+    with pytest.raises(Misuse, match=r"p\.parquet\.journal\.0 was begun with another seed \(0, now 1\)"):
+        _examined(classifier, images, journal=path, seed=1)
+    (tmp_path / "p.parquet.journal.0").write_bytes(b"garbage\n")
+    with pytest.raises(Misuse, match="is no journal of a profile"):
+        _examined(classifier, images, journal=path)
+
+
+def test_two_shares_make_the_whole():
+    """What two processes would each do, one after the other."""
+    classifier = small_network().double().eval()
+    images = random_images(classifier, 21)
+    whole = _examined(classifier, images)
+    made = _Examining(classifier, images, Examination(threat=Threat(epsilon="0.05"), suite="pgd"), whole.header)
+    for rank in range(2):
+        for _ in made.attack(range(rank, 21, 2)):
+            pass
+    assert np.array_equal(made.brackets.broken_from, whole.broken_from)
 
 
 def test_chosen_points_are_the_grid():

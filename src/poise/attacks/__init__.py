@@ -1,10 +1,16 @@
 """Searches for adversarial images: the attacks that training runs on, and those that evaluation judges by.
 
 An attack knows a model only as a function from images to logits; it holds no schedule, no data source and no verdict.
-Start with `attack` for the promise and `pgd` for the simplest that keeps it.
+Start with `attack` and `pgd` for training, with `search` and `apgd` for evaluation: those are state machines that
+ask for model outputs, `driver` answers one batch and `pool` a whole set.
 """
 
+from poise.attacks.apgd import APGD
 from poise.attacks.attack import Attack
+from poise.attacks.driver import run_search
+from poise.attacks.fab import FABT
 from poise.attacks.pgd import PGD
+from poise.attacks.search import Problem, Search
+from poise.attacks.square import Square
 
-__all__ = ["PGD", "Attack"]
+__all__ = ["APGD", "FABT", "PGD", "Attack", "Problem", "Search", "Square", "run_search"]

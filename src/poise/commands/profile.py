@@ -11,10 +11,21 @@ from poise.commands.recipe import read_recipe
 from poise.commands.run import fresh_path
 from poise.commands.terminal import say, watching
 from poise.core.misuse import Misuse
+from poise.core.modes import Precision
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Epsilon, Threat
 from poise.data import open_data
-from poise.evaluation import Examination, Profile, Suite, accuracy_curve, examine, expected_robustness, write_profile
+from poise.evaluation import (
+    Examination,
+    Mode,
+    Profile,
+    Suite,
+    accuracy_curve,
+    examine,
+    expected_robustness,
+    remove_journals,
+    write_profile,
+)
 from poise.models import open_model
 
 
@@ -24,19 +35,22 @@ def profile(
     *,
     weights: str | None = None,
     threat: Threat | None = None,
-    suite: Suite = "pgd",
+    suite: Suite = "autoattack",
+    mode: Mode = "bisect",
     points: list[float | str] | None = None,
     split: Literal["train", "validation", "test"] = "test",
     image_size: int | None = None,
     limit: int | None = None,
     skip_unreadable: bool = False,
-    batch_size: int = 256,
+    batch_size: int = 128,
+    proposing: Precision = "fp32",
     out: Path | None = None,
     overwrite: bool = False,
     seed: int = 0,
 ) -> Profile:
     """Attack every image at every epsilon of a grid and keep the verdicts as a profile.
 
+    Outcomes are kept beside the profile as they come in: the same command, after an interruption, goes on from there.
     For a run, what is left out is taken from its recipe: the data, their size and limit, and the threat.
 
     Args:
@@ -44,13 +58,15 @@ def profile(
         data: address of the images; by default those the run was trained on.
         weights: a local weights file, or "random"; by default what the address itself carries.
         threat: what the attacker may do; by default the run's.
-        suite: the attacks: pgd (40 steps), or fast (10 steps).
+        suite: the attacks: autoattack (the published ensemble), apgd (its first two), pgd (40 steps), fast (10).
+        mode: how an image's place on the grid is found: bisect, or ascending (every epsilon in turn).
         points: epsilons at which to judge, such as 2/255,4/255; by default 0 to the threat's in steps.
         split: which images to judge on.
         image_size: resize the shorter side to this and crop the centre.
         limit: judge on this many images, the same ones every time.
         skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
-        batch_size: images per forward pass; it changes the speed and not the verdicts.
+        batch_size: images in work at a time; it changes the speed and not the verdicts.
+        proposing: precision of the passes that propose adversarial images; fp32 ones confirm each.
         out: file to write; by default profile.parquet in the run's folder, or profiles/NAME.parquet.
         overwrite: replace a profile that is there already.
         seed: decides everything random.
@@ -69,9 +85,11 @@ def profile(
     examination = Examination(
         threat=threat,
         suite=suite,
+        mode=mode,
         points=None if points is None else tuple(float(Epsilon(point)) for point in points),
         seed=seed,
         batch_size=batch_size,
+        proposing=proposing,
     )
     splits = open_data(
         data or recipe.get("data", "digits"),
@@ -83,8 +101,9 @@ def profile(
     classifier = open_model(model, weights=weights, classes=images.classes, shape=images.shape)
     classifier.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     with watching(f"profiling {model}") as watch:
-        result = examine(classifier, images, examination, model_address=model, watch=watch)
+        result = examine(classifier, images, examination, model_address=model, journal=target, watch=watch)
     write_profile(result, target)
+    remove_journals(target)
     curve, expected = accuracy_curve(result), expected_robustness(result)
     say(
         f"{target}: {len(result)} images, {threat}, {suite}: clean {curve.clean.value:.1%}, "

@@ -8,6 +8,7 @@ from poise.commands.finetune import finetune
 from poise.commands.profile import profile
 from poise.commands.report import report
 from poise.commands.run import Run, fresh_path
+from poise.core.modes import threads
 from poise.core.threat import Threat
 from poise.evaluation import Suite
 from poise.objectives import Standard
@@ -19,7 +20,7 @@ THREAT = Threat(norm="linf", epsilon="0.2")
 
 
 def quickstart(
-    *, seed: int = 0, out: Path = Path("runs/quickstart"), epochs: int = 40, suite: Suite = "pgd"
+    *, seed: int = 0, out: Path = Path("runs/quickstart"), epochs: int = 40, suite: Suite = "apgd"
 ) -> list[Run]:
     """Train a standard network on handwritten digits, make it robust in two ways, profile and compare the three.
 
@@ -30,13 +31,16 @@ def quickstart(
         seed: decides everything random.
         out: folder to create for the three runs and the report, with a number behind it where that exists.
         epochs: length of each training.
-        suite: the attacks that the three are judged by: pgd, or fast.
+        suite: the attacks that the three are judged by: autoattack, apgd, pgd or fast.
 
     Returns:
         The runs: standard, fixed, scheduled.
     """
-    folder = fresh_path(out)
-    options = Training(epochs=epochs, batch_size=64, learning_rate=2e-3)
+    with threads(1):
+        return _three_runs(fresh_path(out), Training(epochs=epochs, batch_size=64, learning_rate=2e-3), suite, seed)
+
+
+def _three_runs(folder: Path, options: Training, suite: Suite, seed: int) -> list[Run]:
     standard = finetune(
         "small",
         "digits",

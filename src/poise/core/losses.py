@@ -53,6 +53,12 @@ def targeted_dlr(logits: Logits, labels: Labels, targets: Labels) -> PerExample:
     return -gap / (ranked[:, 0] - 0.5 * (ranked[:, 2] + ranked[:, 3]) + _TINY)
 
 
+def target_lead(logits: Logits, labels: Labels, targets: Labels) -> PerExample:
+    """Logit of the target minus logit of the label: positive exactly where the target has overtaken the label."""
+    rows = torch.arange(len(labels), device=labels.device)
+    return logits[rows, targets] - logits[rows, labels]
+
+
 def kl_divergence(logits: Logits, reference: Logits) -> PerExample:
     """KL(softmax(reference) || softmax(logits)) of each example, in nats."""
     return F.kl_div(logits.log_softmax(1), reference.log_softmax(1), reduction="none", log_target=True).sum(1)

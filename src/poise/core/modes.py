@@ -40,6 +40,21 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextmanager
+def threads(count: int) -> Iterator[None]:
+    """PyTorch on this many CPU threads; afterwards on as many as before.
+
+    Networks whose layers take microseconds gain nothing from a second thread, and lose much where other work wants its
+    core: threads that wait for one another spin.
+    """
+    found = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(found)
+
+
+@contextmanager
 def precision(kind: Precision, device: torch.device) -> Iterator[None]:
     """Forward passes in the given precision; weights stay as they are and `fp32` changes nothing."""
     if kind == "fp32":

@@ -1,12 +1,15 @@
 """Verdicts on models: profiles, and the arithmetic that turns them into curves and numbers.
 
 It knows classifiers, images and attacks, and neither training nor how results are shown. Start with `profile`, the one
-artefact of evidence; `judge` makes one, `profile_file` keeps it, `curve` reads it.
+artefact of evidence; `judge` makes one (`brackets` says what it tries next), `profile_file` keeps it, `curve` reads it.
 """
 
+from poise.attacks.suites import Suite
+from poise.evaluation.brackets import Mode
 from poise.evaluation.curve import Curve, Estimate, accuracy_curve, expected_robustness, share
 from poise.evaluation.grid import epsilon_grid
-from poise.evaluation.judge import Examination, Suite, examine
+from poise.evaluation.journal import remove_journals
+from poise.evaluation.judge import Examination, examine
 from poise.evaluation.profile import Header, Profile
 from poise.evaluation.profile_file import read_profile, write_profile
 
@@ -15,6 +18,7 @@ __all__ = [
     "Estimate",
     "Examination",
     "Header",
+    "Mode",
     "Profile",
     "Suite",
     "accuracy_curve",
@@ -22,6 +26,7 @@ __all__ = [
     "examine",
     "expected_robustness",
     "read_profile",
+    "remove_journals",
     "share",
     "write_profile",
 ]

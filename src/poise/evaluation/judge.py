@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections import defaultdict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from jaxtyping import Int
 from torch import Tensor
 
-from poise.attacks import PGD, Attack
+from poise.attacks.pool import Item, Outcome, Pool
+from poise.attacks.search import Search
+from poise.attacks.suites import MOST_TARGETS, SUITES, Suite, Unit, units
 from poise.core.batch import Batch
-from poise.core.losses import margin
 from poise.core.misuse import Misuse, suggestion
-from poise.core.modes import evaluating
-from poise.core.norms import inside
+from poise.core.modes import Precision
+from poise.core.norms import inside, length, per_example
 from poise.core.progress import Watch, unwatched
 from poise.core.streams import Stream
 from poise.core.threat import Threat
-from poise.data import ImageSet, batches
+from poise.data import ImageSet
+from poise.evaluation.brackets import Brackets, Mode, Work
+from poise.evaluation.clean import Clean, clean_pass
 from poise.evaluation.grid import epsilon_grid
+from poise.evaluation.journal import Event, Journal
 from poise.evaluation.profile import Header, Profile
 from poise.models import Classifier
 
-Suite = Literal["pgd", "fast"]
-
-SUITES: dict[str, Attack] = {"pgd": PGD(steps=40, step_size=0.2), "fast": PGD(steps=10, step_size=0.25)}
-"""pgd: 40 steps. fast: 10 steps, for validation during training; both flatter a model more than AutoAttack would."""
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,21 +43,25 @@ class Examination:
 
     Args:
         threat: what the attacker may do; its epsilon is the largest of the grid.
-        suite: which attacks: pgd, or fast for validation during training.
+        suite: which attacks: autoattack, apgd, pgd, or fast for validation during training.
         points: epsilons at which verdicts are given, in place of the default grid.
+        mode: how an example's place on the grid is found: bisect, or ascending (every epsilon in turn).
         seed: decides everything random.
-        batch_size: examples per forward pass; it changes the speed and not the verdicts.
+        batch_size: examples in work at a time; it changes the speed and not the verdicts.
+        proposing: precision of the forward passes that propose adversarial images; fp32 ones decide.
     """
 
     threat: Threat
-    suite: Suite = "pgd"
+    suite: Suite = "autoattack"
     points: tuple[float, ...] | None = None
+    mode: Mode = "bisect"
     seed: int = 0
-    batch_size: int = 256
+    batch_size: int = 128
+    proposing: Precision = "fp32"
 
     def __post_init__(self) -> None:
-        if self.suite not in get_args(Suite):
-            raise Misuse(f"unknown suite {self.suite!r}; {suggestion(str(self.suite), get_args(Suite))}")
+        if self.suite not in SUITES:
+            raise Misuse(f"unknown suite {self.suite!r}; {suggestion(str(self.suite), SUITES)}")
         if self.batch_size < 1:
             raise Misuse(f"batch_size must be at least 1; got {self.batch_size}")
         epsilon_grid(self.threat, self.points)
@@ -64,90 +73,171 @@ def examine(
     examination: Examination,
     *,
     model_address: str,
+    journal: Path | None = None,
     watch: Watch = unwatched,
 ) -> Profile:
-    """Verdicts on every image at every grid point: each epsilon is attacked on those that all smaller ones left.
+    """Verdicts on every image at every grid point.
 
-    An example counts as broken when the plain classifier, in eval mode and full precision, is wrong on an image that
-    lies inside ball and box. The classifier is left as it was found.
+    An example counts as broken at an epsilon when the plain classifier, in eval mode and full precision, is wrong on an
+    image that lies inside ball and box; as robust when every unit of the suite has failed there. The classifier is left
+    as it was found. Under several processes (accelerate launch) each works on its share and all return the whole.
 
     Args:
         classifier: the model, on the device to work on.
         images: what it is judged on.
         examination: threat, attacks and grid.
         model_address: how the profile names the model.
-        watch: told of progress after every batch.
+        journal: path of the profile in making; outcomes are kept beside it and taken up again after an interruption.
+        watch: told of progress as examples are settled.
+
+    Raises:
+        Misuse: for images of other classes than the model's, and for a journal of another examination.
     """
+    header = _header(classifier, images, examination, model_address)
+    process = PartialState()
+    with_journal = Journal(journal, header, process.process_index) if journal else None
+    work = _Examining(classifier, images, examination, header)
+    if with_journal:
+        for event in with_journal.replay():
+            work.settle(event)
+        with_journal.open()
+    rows = range(process.process_index, len(images), process.num_processes)
+    for events in work.attack(rows):
+        if with_journal:
+            with_journal.write(events)
+        watch(*work.progress(rows))
+    return work.gathered(rows)
+
+
+class _Examining:
+    """The state of one call of `examine`."""
+
+    def __init__(self, classifier: Classifier, images: ImageSet, examination: Examination, header: Header) -> None:
+        self.classifier, self.images, self.header = classifier, images, header
+        parameter = next(classifier.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        stream = Stream.seeded(examination.seed).fold("evaluation")
+        self.units: tuple[Unit, ...] = units(examination.suite, header.norm, len(header.classes), stream)
+        rivals = min(MOST_TARGETS, len(header.classes) - 1)
+        self.clean: Clean = clean_pass(classifier, images, examination.batch_size, rivals)
+        right = self.clean.predictions == images.labels.numpy()
+        self.brackets = Brackets(right, len(header.epsilons), len(self.units), examination.mode)
+        self.pool = Pool(
+            model=classifier,
+            fetch=self.fetch,
+            slots=examination.batch_size,
+            proposing=examination.proposing,
+            look_every=1 if self.device.type == "cpu" else 4,
+        )
+
+    def fetch(self, rows: Int[Tensor, " m"]) -> Batch:
+        """Examples by row; in float64 where the model is."""
+        images = self.images.images(rows).to(self.device)
+        dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
+        return Batch(images.to(dtype), self.images.labels[rows].to(self.device), self.images.keys[rows].to(self.device))
+
+    def settle(self, event: Event) -> None:
+        """Narrow an example's bracket by an outcome."""
+        if event.point is None:
+            self.brackets.fail(event.row, event.work)
+        else:
+            self.brackets.break_at(event.row, event.work, event.point)
+
+    def attack(self, rows: range) -> Iterator[list[Event]]:
+        """Run whatever is left to try on these rows, search by search; yields outcomes that are already settled."""
+        queues: dict[int, deque[Item]] = defaultdict(deque)
+        for row in rows:
+            self._enqueue(row, queues)
+        with self.pool.open():
+            while any(queues.values()):
+                stage = min(number for number, queue in queues.items() if queue)
+                search = self.units[stage].search
+                for outcomes in self.pool.run(search, queues[stage]):
+                    events = self._events(search, outcomes)
+                    for event in events:
+                        self.settle(event)
+                        self._enqueue(event.row, queues)
+                    yield events
+
+    def _enqueue(self, row: int, queues: dict[int, deque[Item]]) -> None:
+        """Queue what is to be tried next on an example, under the first unit that shares its search."""
+        work = self.brackets.next(row)
+        if work is None:
+            return
+        unit = self.units[work.unit]
+        stage = next(number for number, other in enumerate(self.units) if other.search is unit.search)
+        target = int(self.clean.rivals[row, unit.rank])
+        queues[stage].append(Item(row, self.header.epsilons[work.point], target, unit.restart, work))
+
+    def _events(self, search: Search, outcomes: list[Outcome]) -> list[Event]:
+        found = [outcome for outcome in outcomes if outcome.image is not None]
+        places = dict(zip([o.item.row for o in found], self._tightest(search, found), strict=True)) if found else {}
+        return [Event(o.item.row, _work(o.item), places.get(o.item.row)) for o in outcomes]
+
+    def _tightest(self, search: Search, found: list[Outcome]) -> list[int]:
+        """For each success the smallest grid point that holds an adversarial image on the way back to the clean one.
+
+        The images at which the perturbation, shortened, meets each smaller ball cost one forward pass together, and
+        save whole passes of the suite at epsilons where the example is broken too.
+        """
+        batch = self.fetch(torch.tensor([outcome.item.row for outcome in found]))
+        moves = torch.stack([outcome.image for outcome in found if outcome.image is not None]) - batch.images
+        best = torch.tensor([_work(outcome.item).point for outcome in found], device=self.device)
+        size = length(moves, search.norm).clamp(min=torch.finfo(moves.dtype).tiny)
+        for point in range(int(best.max()) - 1, 0, -1):
+            radius = torch.full_like(size, self.header.epsilons[point])
+            shorter = batch.images + moves * per_example((radius * (1 - _ROUNDING) / size).clamp(max=1), moves)
+            shorter = shorter.clamp(0, 1)
+            wrong = self.classifier(shorter).argmax(1) != batch.labels
+            holds = wrong & inside(shorter, batch.images, radius, search.norm) & (best > point)
+            best = torch.where(holds, point, best)
+        return [int(point) for point in best.tolist()]
+
+    def progress(self, rows: range) -> tuple[float, dict[str, str]]:
+        """The share of settled examples, and what is certain of robust accuracy at the largest epsilon."""
+        low, high = self.brackets.robust_to[rows.start :: rows.step], self.brackets.broken_from[rows.start :: rows.step]
+        top, settled = len(self.header.epsilons) - 1, int((low + 1 == high).sum())
+        sure, possible = (low >= top).mean(), (high > top).mean()
+        return settled / len(low), {"settled": f"{settled}/{len(low)}", "robust": f"{sure:.1%}..{possible:.1%}"}
+
+    def gathered(self, rows: range) -> Profile:
+        """The profile of all examples, joined from all processes."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        brackets = self.brackets
+        mine = [(chosen, brackets.robust_to[chosen], brackets.broken_from[chosen], brackets.broken_by[chosen])]
+        for part, robust_to, broken_from, broken_by in gather_object(mine):
+            brackets.robust_to[part], brackets.broken_from[part] = robust_to, broken_from
+            brackets.broken_by[part] = broken_by
+        return Profile(
+            header=self.header,
+            ids=self.images.ids,
+            labels=self.images.labels.numpy(),
+            predictions=self.clean.predictions,
+            margins=self.clean.margins,
+            robust_to=brackets.robust_to,
+            broken_from=brackets.broken_from,
+            broken_by=tuple(self._breaker(row) for row in range(len(self.images))),
+        )
+
+    def _breaker(self, row: int) -> str:
+        by = int(self.brackets.broken_by[row])
+        return self.units[by].search.name if by >= 0 else "clean" if self.brackets.broken_from[row] == 0 else ""
+
+
+def _work(item: Item) -> Work:
+    assert isinstance(item.tag, Work)  # noqa: S101 - `_enqueue` puts it there
+    return item.tag
+
+
+def _header(classifier: Classifier, images: ImageSet, examination: Examination, address: str) -> Header:
     if tuple(images.classes) != classifier.classes:
         raise Misuse(
             f"the model tells {len(classifier.classes)} classes apart ({', '.join(classifier.classes[:3])}, ...), "
             f"{images.address} has {len(images.classes)} ({', '.join(images.classes[:3])}, ...); they must be the same"
         )
-    grid = epsilon_grid(examination.threat, examination.points)
-    device = next(classifier.parameters()).device
-    rows: list[dict[str, np.ndarray]] = []
-    with evaluating(classifier):
-        for batch in batches(images, batch_size=examination.batch_size, device=device):
-            rows.append(_judge(classifier, batch, grid, examination))
-            done = sum(len(row["labels"]) for row in rows)
-            watch(done / len(images), {"broken": f"{sum((row['broken'] < len(grid)).sum() for row in rows)}/{done}"})
-    columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-    name = examination.suite
-    return Profile(
-        header=_header(classifier, images, examination, grid, model_address),
-        ids=images.ids,
-        labels=columns["labels"],
-        predictions=columns["predictions"],
-        margins=columns["margins"],
-        robust_to=columns["broken"] - 1,
-        broken_from=columns["broken"],
-        broken_by=tuple("clean" if at == 0 else name if at < len(grid) else "" for at in columns["broken"]),
-    )
-
-
-def _judge(
-    classifier: Classifier, batch: Batch, grid: tuple[float, ...], examination: Examination
-) -> dict[str, np.ndarray]:
-    """Clean predictions and the first grid index at which each example of the batch is broken."""
-    with torch.no_grad():
-        logits = classifier(batch.images)
-    broken = torch.full_like(batch.labels, len(grid))
-    broken[logits.argmax(1) != batch.labels] = 0
-    stream = Stream.seeded(examination.seed).fold("evaluation", examination.suite)
-    for index, epsilon in enumerate(grid[1:], 1):
-        alive = (broken == len(grid)).nonzero()[:, 0]
-        survivors = batch.select(alive)
-        attacked = SUITES[examination.suite].perturb(
-            classifier, survivors, epsilon, examination.threat.norm, stream.fold(index)
-        )
-        broken[alive[_fooled(classifier, survivors, attacked, epsilon, examination.threat)]] = index
-    found = {
-        "labels": batch.labels,
-        "predictions": logits.argmax(1),
-        "margins": margin(logits.double(), batch.labels),
-        "broken": broken,
-    }
-    return {name: tensor.cpu().numpy() for name, tensor in found.items()}
-
-
-def _fooled(
-    classifier: Classifier, batch: Batch, attacked: Float[Tensor, "n *shape"], epsilon: float, threat: Threat
-) -> Bool[Tensor, " n"]:
-    """Which attacked images are adversarial: misclassified by the plain classifier, inside ball and box."""
-    if not len(batch):
-        return torch.zeros(0, dtype=torch.bool, device=batch.labels.device)
-    with torch.no_grad():
-        wrong: Tensor = classifier(attacked).argmax(1) != batch.labels
-    radius = torch.full((len(batch),), epsilon, dtype=attacked.dtype, device=attacked.device)
-    return wrong & inside(attacked, batch.images, radius, threat.norm)
-
-
-def _header(
-    classifier: Classifier, images: ImageSet, examination: Examination, grid: tuple[float, ...], address: str
-) -> Header:
     return Header(
         norm=examination.threat.norm,
-        epsilons=grid,
+        epsilons=epsilon_grid(examination.threat, examination.points),
         suite=examination.suite,
         seed=examination.seed,
         model=classifier.digest(),

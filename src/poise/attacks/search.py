@@ -1,0 +1,117 @@
+"""Attacks for evaluation as state machines over slots: they ask for model outputs at points and are told the answer.
+
+A search never calls the model. It holds one row of state per slot, and slots do not interact: each has its own
+iteration, step size, budget and target, so an item may leave at any moment and another take its row. Whoever drives
+the search (`pool`) evaluates the model, in the precision and on the device it likes, watches every point for success,
+and refills rows; searches stay pure functions of tensors whose shapes never change.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from poise.core.streams import Stream
+from poise.core.threat import Norm
+
+State = dict[str, Tensor]
+"""Named tensors whose first dimension counts slots; always holds "done" (bool), true once the budget is spent."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What each slot works on; one row per slot.
+
+    Args:
+        images: clean images, in [0, 1].
+        labels: their classes.
+        radius: budgets, in units of the image range.
+        ids: integer keys under which random numbers are drawn.
+        targets: classes that a targeted search aims at; others ignore them.
+        restart: number of the attempt, which varies the random numbers.
+    """
+
+    images: Float[Tensor, "n *shape"]
+    labels: Int[Tensor, " n"]
+    radius: Float[Tensor, " n"]
+    ids: Int[Tensor, " n"]
+    targets: Int[Tensor, " n"]
+    restart: Int[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, rows: Int[Tensor, " m"] | Bool[Tensor, " n"]) -> Problem:
+        """The slots at these rows, or where the mask is true."""
+        return Problem(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said at the points that a search asked for.
+
+    Args:
+        logits: outputs at the points.
+        loss: the search's own loss there (`Search.loss`).
+        gradient: its gradient by the points; None for a search that needs none.
+    """
+
+    logits: Float[Tensor, "n classes"]
+    loss: Float[Tensor, " n"]
+    gradient: Float[Tensor, "n *shape"] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(ABC):
+    """An attack as three pure functions of per-slot state.
+
+    Whatever a search asks for lies in the box [0, 1]; points that also lie in the ball and are misclassified end the
+    item with success, which the driver sees, not the search. Results do not depend on which slots stand beside one
+    another. Nothing here waits for the device: no `.item()`, no branch on a value, no loop over slots.
+
+    Args:
+        norm: norm of the budget.
+        stream: randomness, used under the problems' ids, restarts and the slots' own iteration counters.
+    """
+
+    norm: Norm
+    stream: Stream
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What profiles call this attack."""
+
+    @property
+    @abstractmethod
+    def queries(self) -> int:
+        """The most points that one item asks for."""
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether answers must hold the gradient of `loss`."""
+        return True
+
+    @property
+    def targeted(self) -> bool:
+        """Whether items aim at a class, so that an example is one item a target."""
+        return False
+
+    @abstractmethod
+    def begin(self, problem: Problem) -> State:
+        """State of fresh items."""
+
+    @abstractmethod
+    def ask(self, problem: Problem, state: State) -> Float[Tensor, "n *shape"]:
+        """The points to evaluate next, in the box."""
+
+    @abstractmethod
+    def loss(self, problem: Problem, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """What the search raises, one number per slot."""
+
+    @abstractmethod
+    def tell(self, problem: Problem, state: State, points: Float[Tensor, "n *shape"], answer: Answer) -> State:
+        """The state after the answer at the points asked for; slots that are done change no further."""

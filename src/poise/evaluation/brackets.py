@@ -1,0 +1,109 @@
+"""Where each example stands between robust and broken, and what to try on it next.
+
+An adversarial example at one epsilon settles all larger ones, and robustness at one settles all smaller ones: an
+example is settled once two neighbouring grid points differ. What is certain of it is a bracket; outcomes narrow it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from poise.core.misuse import Misuse
+
+Mode = Literal["bisect", "ascending"]
+
+_NOWHERE = -1
+_BITS = 62
+
+
+class Work(NamedTuple):
+    """What to try on an example: which unit of the suite, at which grid point."""
+
+    unit: int
+    point: int
+
+
+@dataclass
+class Brackets:
+    """The brackets of all examples; one row each.
+
+    bisect: the suite's first unit alone locates the grid point below which it fails, by halving; there the whole suite
+    is run. If a later unit breaks the example at that point, the next lower one is tried, beginning with the unit that
+    did. A robust verdict thus costs one pass of the suite, not one for each grid point. ascending: the whole suite at
+    every grid point in turn, until one breaks.
+
+    Args:
+        right: which clean images are classified correctly.
+        points: number of grid points, the first of which is 0.
+        units: number of units of the suite.
+        mode: bisect or ascending.
+    """
+
+    right: np.ndarray
+    points: int
+    units: int
+    mode: Mode = "bisect"
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("bisect", "ascending"):
+            raise Misuse(f"a curve is made by 'bisect' or 'ascending'; got {self.mode!r}")
+        if max(self.units, self.points) > _BITS:
+            raise Misuse(
+                f"a suite has at most {_BITS} units and a grid as many points; got {self.units}, {self.points}"
+            )
+        count = len(self.right)
+        self.robust_to = np.where(self.right, 0, -1).astype(np.int64)
+        self.broken_from = np.where(self.right, self.points, 0).astype(np.int64)
+        self.broken_by = np.full(count, _NOWHERE, dtype=np.int64)
+        self._probed = np.zeros(count, dtype=np.int64)
+        self._failed = np.zeros(count, dtype=np.int64)
+        self._failed_at = np.full(count, _NOWHERE, dtype=np.int64)
+        self._probes = np.zeros(count, dtype=np.int64)
+
+    def settled(self, row: int) -> bool:
+        """Whether the row's bracket is as narrow as the grid."""
+        return bool(self.robust_to[row] + 1 == self.broken_from[row])
+
+    def next(self, row: int) -> Work | None:
+        """What to try on an example next; None once it is settled."""
+        low, high = int(self.robust_to[row]), int(self.broken_from[row])
+        if low + 1 == high:
+            return None
+        if self.mode == "ascending":
+            return Work(self._untried(row, low + 1), low + 1)
+        probed = max(low, min(int(self._probed[row]), high - 1))
+        if probed + 1 < high and self.units > 1:
+            return Work(0, (probed + high) // 2)
+        point = high - 1 if self.units > 1 else (low + high) // 2
+        return Work(self._untried(row, point), point)
+
+    def _untried(self, row: int, point: int) -> int:
+        """The first unit that has not failed at this point, the one that broke the example last before all others."""
+        failed = int(self._failed[row]) if self._failed_at[row] == point else int(self._probes[row]) >> point & 1
+        leader = int(self.broken_by[row])
+        if leader != _NOWHERE and not failed >> leader & 1:
+            return leader
+        return next(unit for unit in range(self.units) if not failed >> unit & 1)
+
+    def fail(self, row: int, work: Work) -> None:
+        """The unit found nothing at that point."""
+        if self._failed_at[row] != work.point:
+            self._failed_at[row], self._failed[row] = work.point, int(self._probes[row]) >> work.point & 1
+        self._failed[row] |= 1 << work.unit
+        self._probes[row] |= (work.unit == 0) << work.point
+        self._probed[row] = max(self._probed[row], work.point)
+        if int(self._failed[row]) == (1 << self.units) - 1:
+            self.robust_to[row] = max(self.robust_to[row], work.point)
+
+    def break_at(self, row: int, work: Work, point: int) -> None:
+        """The unit found an adversarial image that lies within the given grid point, at most that of the work."""
+        if not self.robust_to[row] < point <= work.point:
+            raise ValueError(
+                f"an adversarial image at grid point {point} contradicts the verdict: robust to {self.robust_to[row]}"
+            )
+        self.broken_from[row] = point
+        self.broken_by[row] = work.unit
+        self._probed[row] = min(self._probed[row], point - 1)

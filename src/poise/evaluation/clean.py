@@ -1,0 +1,51 @@
+"""What a classifier says of the images as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from poise.core.losses import margin
+from poise.core.modes import evaluating
+from poise.data import ImageSet, batches
+from poise.models import Classifier
+
+
+@dataclass(frozen=True)
+class Clean:
+    """Clean predictions, one row per example.
+
+    Args:
+        predictions: classes of highest logit.
+        margins: logit of the label minus the highest other one.
+        rivals: the most likely wrong classes, the likeliest first: what targeted attacks aim at.
+    """
+
+    predictions: Int[np.ndarray, " n"]
+    margins: Float[np.ndarray, " n"]
+    rivals: Int[np.ndarray, "n targets"]
+
+
+@torch.no_grad()
+def clean_pass(classifier: Classifier, images: ImageSet, batch_size: int, targets: int) -> Clean:
+    """One forward pass over all images, in eval mode and full precision.
+
+    Args:
+        classifier: the model, on the device to work on.
+        images: the examples.
+        batch_size: examples per forward pass.
+        targets: how many rivals to keep, at most the number of classes minus one.
+    """
+    device = next(classifier.parameters()).device
+    predictions, margins, rivals = [], [], []
+    with evaluating(classifier):
+        for batch in batches(images, batch_size=batch_size, device=device):
+            logits = classifier(batch.images).double()
+            predictions.append(logits.argmax(1))
+            margins.append(margin(logits, batch.labels))
+            wrong = logits.scatter(1, batch.labels[:, None], -torch.inf)
+            rivals.append(wrong.topk(targets, dim=1).indices)
+    return Clean(*(torch.cat(parts).cpu().numpy() for parts in (predictions, margins, rivals)))

@@ -1,0 +1,48 @@
+"""Whether the attacks were done when they stopped."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from poise.core.batch import Batch
+from poise.evaluation.soundness.examined import Examined
+from poise.evaluation.soundness.finding import Finding
+from poise.evaluation.soundness.retrial import RetrialCheck
+from poise.evaluation.soundness.verdicts import listed
+
+CONVERGED = 1
+"""Examples that may still fall to twice the steps."""
+
+
+class Convergence(RetrialCheck):
+    """Examples that were called robust and fall to twice the steps.
+
+    If doubling the steps changes the outcome, the attacks were stopped before they were done (Carlini et al. 2019; the
+    incomplete optimisation of Pintor et al. 2022). Examples that held at the largest epsilon meet APGD on cross-entropy
+    and, if they still hold, on DLR, each from a new start and with twice the steps. If more than one falls, it warns.
+
+    Limits: starts differ too, so it does not tell steps from restarts. Cost: up to 402 forward and backward passes of
+    up to 64 images at 100 steps.
+    """
+
+    name = "convergence"
+    meaning = "examples called robust fall to twice the steps: the attacks were stopped too early"
+
+    def among(self, given: Examined) -> Bool[np.ndarray, " n"]:
+        """See `RetrialCheck.among`."""
+        return given.held()
+
+    def retry(self, given: Examined, rows: Int[np.ndarray, " m"], batch: Batch) -> Finding:
+        """See `RetrialCheck.retry`."""
+        fallen = given.falls(batch, given.epsilon, self.name, steps=2 * given.steps)
+        left = (~fallen).nonzero()[:, 0]
+        if len(left):
+            fallen[left] = given.falls(batch.select(left), given.epsilon, self.name, steps=2 * given.steps, loss="dlr")
+        late = np.zeros(len(given.profile), dtype=bool)
+        late[rows[fallen.cpu().numpy()]] = True
+        return self.finding(
+            "warn" if late.sum() > CONVERGED else "pass",
+            f"{late.sum()} of {len(rows)} examples that held at {given.budget} fall to {2 * given.steps} steps"
+            + listed(given.profile.ids, late),
+        )

@@ -1,0 +1,112 @@
+"""A finished examination that can be tried again on a few of its examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from poise.attacks.apgd import APGD, LossKind
+from poise.attacks.driver import run_search
+from poise.attacks.search import Problem
+from poise.core.batch import Batch
+from poise.core.misuse import Misuse
+from poise.core.streams import Stream
+from poise.core.threat import Norm, Threat
+from poise.data import ImageSet
+from poise.evaluation.profile import Profile
+
+SAMPLE = 64
+"""Examples that a check attacks anew, all at once."""
+STEPS = 100
+"""Steps of the examination's APGD; AutoAttack's figure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """A profile, with the model and the images that it was made of.
+
+    Args:
+        profile: the finished profile.
+        model: the classifier, on the device to work on.
+        images: the images of the profile, in the same order.
+        sample: examples that a check attacks at most, at least 1; they are in memory at the same time.
+        steps: steps that gradient attacks took in the examination, at least 1.
+
+    Raises:
+        Misuse: for images other than the profile's, and for a sample or steps below 1.
+    """
+
+    profile: Profile
+    model: nn.Module
+    images: ImageSet
+    sample: int = SAMPLE
+    steps: int = STEPS
+
+    def __post_init__(self) -> None:
+        if self.images.ids != self.profile.ids:
+            raise Misuse(
+                f"a profile of {len(self.profile)} images is checked on the same images in the same order; "
+                f"{self.images.address} has {len(self.images)} with other ids"
+            )
+        if self.sample < 1 or self.steps < 1:
+            raise Misuse(f"sample and steps must be at least 1; got {self.sample} and {self.steps}")
+
+    @property
+    def norm(self) -> Norm:
+        """The profile's norm."""
+        return self.profile.header.norm
+
+    @property
+    def epsilon(self) -> float:
+        """The profile's largest epsilon."""
+        return self.profile.epsilons[-1]
+
+    @property
+    def budget(self) -> str:
+        """The profile's threat, for a sentence."""
+        return str(Threat(norm=self.norm, epsilon=self.epsilon))
+
+    def stream(self, purpose: str) -> Stream:
+        """Randomness for one purpose, from the profile's seed and independent of its attacks."""
+        return Stream.seeded(self.profile.header.seed).fold("soundness", purpose)
+
+    def right(self) -> Bool[np.ndarray, " n"]:
+        """Whose clean image is classified right."""
+        return self.profile.robust()[:, 0]
+
+    def held(self) -> Bool[np.ndarray, " n"]:
+        """Who withstood every attack at the largest epsilon."""
+        return self.profile.robust()[:, -1]
+
+    def rows(self, among: Bool[np.ndarray, " n"], purpose: str) -> Int[np.ndarray, " m"]:
+        """A random sample of the rows where the mask is true, ascending; all of them if they are few."""
+        candidates = np.flatnonzero(among)
+        order = self.stream(purpose).permutation(len(candidates)).numpy()
+        return np.sort(candidates[order[: self.sample]])
+
+    def batch(self, rows: Int[np.ndarray, " m"]) -> Batch:
+        """The examples at these rows, on the model's device; in float64 where the model is."""
+        chosen, images = torch.from_numpy(rows), self.images
+        weight = next(self.model.parameters(), torch.zeros(()))
+        dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        return Batch(images.images(chosen).to(dtype), images.labels[chosen], images.keys[chosen]).to(weight.device)
+
+    def falls(self, batch: Batch, epsilon: float, purpose: str, *, steps: int, loss: LossKind = "ce") -> Tensor:
+        """Which examples a fresh run of APGD fools; bool, one per example."""
+        search = APGD(norm=self.norm, stream=self.stream(purpose), loss_kind=loss, steps=steps)
+        return run_search(search, self.model, problem(batch, epsilon))[1]
+
+
+def problem(batch: Batch, epsilon: float) -> Problem:
+    """One item for each example of a batch, without a target, at one budget."""
+    nothing = torch.zeros_like(batch.labels)
+    return Problem(batch.images, batch.labels, radii(batch, epsilon), batch.ids, nothing, nothing)
+
+
+def radii(batch: Batch, epsilon: float) -> Float[Tensor, " n"]:
+    """The same budget for each example."""
+    return torch.full((len(batch),), epsilon, dtype=batch.images.dtype, device=batch.images.device)

@@ -1,0 +1,91 @@
+"""Looking at a model without leaving a trace: its logits, and its gradients by the images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from poise.attacks.attack import Loss
+from poise.core.batch import Batch
+from poise.core.modes import evaluating
+from poise.core.norms import length, random_point
+from poise.core.streams import Stream, global_seed
+from poise.core.threat import Norm
+
+_TINY = 1e-12
+
+
+class NoGradient(Exception):  # noqa: N818 - it says what there is not
+    """The logits do not depend on the images in a way that can be differentiated."""
+
+
+@contextmanager
+def undisturbed(model: nn.Module, stream: Stream) -> Iterator[None]:
+    """The model in eval mode; afterwards its modes, buffers, `.grad` and PyTorch's random state are as before.
+
+    Weights are not copied: a model that trains itself while it predicts is not put back. Nor are the generators of
+    `random` and numpy.
+
+    Args:
+        model: what is looked at.
+        stream: seeds the global generators meanwhile, for models that draw from them.
+    """
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    for parameter, _ in gradients:
+        parameter.grad = None
+    with evaluating(model), global_seed(stream):
+        try:
+            yield
+        finally:
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
+
+
+def logits(model: nn.Module, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
+    """What the model says, without a graph."""
+    with torch.no_grad():
+        found: Tensor = model(images)
+    return found
+
+
+def image_gradients(
+    model: nn.Module, images: Float[Tensor, "n *shape"], labels: Int[Tensor, " n"], loss: Loss
+) -> Float[Tensor, "n *shape"]:
+    """The gradient of each example's loss by its own image, as attacks would see it.
+
+    Raises:
+        NoGradient: where there is none to take, with PyTorch's reason.
+    """
+    with torch.enable_grad():
+        leaf = images.detach().clone().requires_grad_()
+        try:
+            total = loss(model(leaf), labels).sum()
+            found = torch.autograd.grad(total, leaf, allow_unused=True)[0]
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise NoGradient(str(error).splitlines()[0]) from error
+    if found is None:
+        raise NoGradient("the images are not part of the graph that leads to the logits")
+    return found
+
+
+def relative_distance(first: Float[Tensor, "n classes"], second: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+    """How far two outputs for each image lie apart, in units of the longer; entries that are not finite count as 0."""
+    first, second = (torch.where(output.isfinite(), output, 0) for output in (first, second))
+    size = torch.maximum(length(first, "l2"), length(second, "l2"))
+    return length(first - second, "l2") / size.clamp(min=_TINY)
+
+
+def neighbours(batch: Batch, epsilon: float, norm: Norm, stream: Stream) -> Float[Tensor, "n *shape"]:
+    """A random point of each example's ball."""
+    radius = torch.full((len(batch),), epsilon, dtype=batch.images.dtype, device=batch.images.device)
+    return random_point(batch.images, radius, norm, stream, batch.ids)

@@ -1,0 +1,54 @@
+"""The whole ensemble on linear models, where the smallest perturbation is known without any attack."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+
+from poise.attacks import Square
+from poise.attacks.pool import Item, Pool
+from poise.attacks.suites import units
+from poise.core.streams import Stream
+from poise.core.threat import NORMS
+from tests.linear import Linear, batch, best_gain
+
+
+def smallest_radius(weight, image, label: int, norm: str) -> float:
+    """The exact length of the smallest perturbation, within the box, that changes a linear model's prediction."""
+    weight, found = weight.detach().double(), []
+    clean = weight @ image.flatten().double()
+    for other in range(len(weight)):
+        slope, gap = weight[other] - weight[label], float(clean[label] - clean[other])
+        if other != label and best_gain(slope, image, 1e3, norm) > gap:
+            found.append(brentq(lambda r, s=slope, g=gap: best_gain(s, image, r, norm) - g, 0, 1e3, xtol=1e-13))
+    return min(found, default=np.inf)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(
+    ("classes", "shape"), [(2, (30,)), (3, (1, 5, 4)), (4, (3, 2, 7)), (10, (3, 4, 4)), (1000, (40,))]
+)
+def test_none_below_its_exact_radius_is_broken_and_each_one_percent_above_is(norm, classes, shape):
+    model = Linear(classes, shape)
+    data = batch(8, shape, classes)
+    ranked = model(data.images).detach().topk(min(10, classes), dim=1).indices
+    data = replace(data, labels=ranked[:, 0])
+    exact = [smallest_radius(model.weight, data.images[row], int(data.labels[row]), norm) for row in range(8)]
+    assert all(np.isfinite(radius) for radius in exact)
+    pool = Pool(model=model, fetch=data.select, slots=8)
+    above = set(range(8))
+    with pool.open():
+        for unit in units("autoattack", norm, classes, Stream.seeded(0)):
+            search = replace(unit.search, steps=200) if isinstance(unit.search, Square) else unit.search
+
+            def outcomes(share, rows, search=search, unit=unit):
+                items = [Item(r, share * exact[r], int(ranked[r, unit.rank + 1]), unit.restart) for r in rows]
+                return [outcome for part in pool.run(search, deque(items)) for outcome in part]
+
+            assert all(outcome.image is None for outcome in outcomes(0.99, range(8))), search.name
+            above -= {outcome.item.row for outcome in outcomes(1.01, sorted(above)) if outcome.image is not None}
+    assert not above

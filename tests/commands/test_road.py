@@ -12,6 +12,7 @@ import time
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import poise
 from poise.cli import main
@@ -221,3 +222,30 @@ def test_python_refuses_as_the_command_line_does(tmp_path):
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         poise.nothing  # noqa: B018
     assert SHORT.epochs == 2
+
+
+class _Rounded(nn.Module):
+    """A classifier of digits whose first act is to round: no gradient reaches the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    def forward(self, images):
+        return self.inner((images * 4).round())
+
+
+def test_a_model_that_hides_its_gradients_is_refused_until_allowed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tests.models.factories.rounded", _Rounded, raising=False)
+    words = ["profile", "python:tests.models.factories:rounded", "--data", "digits", "--limit", "30", "--suite", "fast"]
+    words += ["--threat.epsilon", "0.1", "--out", str(tmp_path / "p.parquet")]
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert "zero-gradients" in told
+    assert "--allow zero-gradients" in told
+    assert list(tmp_path.iterdir()) == []
+    assert main([*words, "--allow", "zero-gradients"]) == 0
+    findings = {found.check: found for found in read_profile(tmp_path / "p.parquet").findings}
+    assert findings["zero-gradients"].overridden
+    assert main([*words, "--overwrite", "--allow", "zero-gradient"]) == 2
+    assert "did you mean 'zero-gradients'" in capsys.readouterr().err

@@ -70,8 +70,19 @@ def test_an_image_found_far_below_moves_the_bracket_there():
     brackets = Brackets(np.array([True]), POINTS, 2)
     brackets.break_at(0, Work(0, 8), 3)
     assert brackets.broken_from[0] == 3
-    with pytest.raises(ValueError, match="contradicts"):
+    with pytest.raises(ValueError, match=r"outside 1\.\.2"):
         brackets.break_at(0, Work(0, 2), 4)
+
+
+def test_an_image_counts_for_more_than_an_attack_that_missed_it():
+    """A single unit failed at points 2 and 6; then an image found at 7 turns out to be adversarial at 5 as well."""
+    brackets = Brackets(np.array([True]), POINTS, 1)
+    brackets.fail(0, Work(0, 2))
+    brackets.fail(0, Work(0, 6))
+    assert brackets.robust_to[0] == 6
+    brackets.break_at(0, Work(0, 7), 5)
+    assert (brackets.robust_to[0], brackets.broken_from[0]) == (2, 5)
+    assert brackets.next(0) == Work(0, 3)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from poise.core.misuse import Misuse
-from poise.evaluation import Header, Profile, read_profile, write_profile
+from poise.evaluation import Finding, Header, Profile, read_profile, write_profile
 from tests.evaluation.profiles import header, profile
 
 
@@ -69,3 +71,12 @@ def test_a_grid_that_does_not_rise_from_zero_is_refused(grid):
     with pytest.raises(Misuse, match="grid rises from 0"):
         header(grid)
     assert Header
+
+
+def test_what_soundness_checks_found_travels_with_the_profile(tmp_path):
+    findings = (
+        Finding(check="train-mode", status="block", evidence="2 modules", overridden=True),
+        Finding(check="monotone", status="pass", evidence="fine"),
+    )
+    write_profile(replace(profile([0, 1]), findings=findings), tmp_path / "p.parquet")
+    assert read_profile(tmp_path / "p.parquet").findings == findings

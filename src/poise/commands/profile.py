@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,20 +15,28 @@ from poise.commands.terminal import say, watching
 from poise.core.misuse import Misuse
 from poise.core.modes import Precision
 from poise.core.run_folder import RunFolder
+from poise.core.streams import Stream
 from poise.core.threat import Epsilon, Threat
-from poise.data import open_data
+from poise.data import ImageSet, batches, open_data
 from poise.evaluation import (
     Examination,
+    Finding,
     Mode,
     Profile,
     Suite,
     accuracy_curve,
+    blocked,
     examine,
     expected_robustness,
     remove_journals,
     write_profile,
 )
-from poise.models import open_model
+from poise.evaluation.soundness.catalogue import inspect_model, inspect_profile, overrule
+from poise.models import Classifier, open_model
+
+_PROBES = 32
+_STEPS: dict[Suite, int] = {"autoattack": 100, "apgd": 100, "pgd": 40, "fast": 10}
+"""Steps that the suites' gradient attacks take, which the convergence check doubles."""
 
 
 def profile(
@@ -44,6 +54,8 @@ def profile(
     skip_unreadable: bool = False,
     batch_size: int = 128,
     proposing: Precision = "fp32",
+    soundness: bool = True,
+    allow: list[str] | None = None,
     out: Path | None = None,
     overwrite: bool = False,
     seed: int = 0,
@@ -67,6 +79,8 @@ def profile(
         skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
         batch_size: images in work at a time; it changes the speed and not the verdicts.
         proposing: precision of the passes that propose adversarial images; fp32 ones confirm each.
+        soundness: check model and verdicts for the known ways in which an evaluation fools its user.
+        allow: names of checks whose objection is overridden; the profile and its report say so.
         out: file to write; by default profile.parquet in the run's folder, or profiles/NAME.parquet.
         overwrite: replace a profile that is there already.
         seed: decides everything random.
@@ -98,18 +112,49 @@ def profile(
         skip_unreadable=skip_unreadable or bool(recipe.get("skip_unreadable")),
     )
     images = getattr(splits, split)
+    overrule((), allow or ())
     classifier = open_model(model, weights=weights, classes=images.classes, shape=images.shape)
-    classifier.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    classifier.eval().to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    findings = _model_findings(classifier, images, examination, allow or ()) if soundness else ()
     with watching(f"profiling {model}") as watch:
         result = examine(classifier, images, examination, model_address=model, journal=target, watch=watch)
+    if soundness:
+        again = inspect_profile(result, classifier, images, steps=_STEPS[suite])
+        result = replace(result, findings=overrule((*findings, *again), allow or ()))
     write_profile(result, target)
     remove_journals(target)
-    curve, expected = accuracy_curve(result), expected_robustness(result)
-    say(
-        f"{target}: {len(result)} images, {threat}, {suite}: clean {curve.clean.value:.1%}, "
-        f"robust {curve.robust.value:.1%}, expected robustness {expected.value:.1%}"
-    )
+    _tell(result, target)
     return result
+
+
+def _model_findings(
+    classifier: Classifier, images: ImageSet, examination: Examination, allow: Sequence[str]
+) -> tuple[Finding, ...]:
+    """What speaks against attacking this model at all, before hours are spent on it."""
+    device = next(classifier.parameters()).device
+    probe = next(batches(images, batch_size=min(_PROBES, len(images)), device=device))
+    stream = Stream.seeded(examination.seed).fold("soundness")
+    findings = overrule(inspect_model(classifier, probe, examination.threat, stream), allow)
+    if objections := blocked(findings):
+        named = "; ".join(f"{found.check}: {found.evidence}" for found in objections)
+        raise Misuse(f"{named} (see --allow {','.join(found.check for found in objections)})")
+    return findings
+
+
+def _tell(result: Profile, target: Path) -> None:
+    """The headline, unless a check objects to it."""
+    for finding in result.findings:
+        if finding.status in {"warn", "block"}:
+            say(str(finding))
+    if objections := blocked(result.findings):
+        say(f"{target}: written, but no figure is shown: {', '.join(found.check for found in objections)}")
+        return
+    curve, expected = accuracy_curve(result), expected_robustness(result)
+    header = result.header
+    say(
+        f"{target}: {len(result)} images, {header.norm} {Epsilon(header.epsilons[-1])}, {header.suite}: "
+        f"clean {curve.clean.value:.1%}, robust {curve.robust.value:.1%}, expected robustness {expected.value:.1%}"
+    )
 
 
 def _recipe(model: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ THREAT = Threat(norm="linf", epsilon="0.2")
 
 
 def quickstart(
-    *, seed: int = 0, out: Path = Path("runs/quickstart"), epochs: int = 40, suite: Suite = "apgd"
+    *, seed: int = 0, out: Path = Path("runs/quickstart"), epochs: int = 30, suite: Suite = "apgd"
 ) -> list[Run]:
     """Train a standard network on handwritten digits, make it robust in two ways, profile and compare the three.
 

@@ -12,16 +12,19 @@ from poise.evaluation.journal import remove_journals
 from poise.evaluation.judge import Examination, examine
 from poise.evaluation.profile import Header, Profile
 from poise.evaluation.profile_file import read_profile, write_profile
+from poise.evaluation.soundness.finding import Finding, blocked
 
 __all__ = [
     "Curve",
     "Estimate",
     "Examination",
+    "Finding",
     "Header",
     "Mode",
     "Profile",
     "Suite",
     "accuracy_curve",
+    "blocked",
     "epsilon_grid",
     "examine",
     "expected_robustness",

@@ -62,6 +62,7 @@ class Brackets:
         self._failed = np.zeros(count, dtype=np.int64)
         self._failed_at = np.full(count, _NOWHERE, dtype=np.int64)
         self._probes = np.zeros(count, dtype=np.int64)
+        self._held = np.ones(count, dtype=np.int64)
 
     def settled(self, row: int) -> bool:
         """Whether the row's bracket is as narrow as the grid."""
@@ -96,14 +97,23 @@ class Brackets:
         self._probes[row] |= (work.unit == 0) << work.point
         self._probed[row] = max(self._probed[row], work.point)
         if int(self._failed[row]) == (1 << self.units) - 1:
-            self.robust_to[row] = max(self.robust_to[row], work.point)
+            self._held[row] |= 1 << work.point
+            self._agree(row)
 
     def break_at(self, row: int, work: Work, point: int) -> None:
-        """The unit found an adversarial image that lies within the given grid point, at most that of the work."""
-        if not self.robust_to[row] < point <= work.point:
-            raise ValueError(
-                f"an adversarial image at grid point {point} contradicts the verdict: robust to {self.robust_to[row]}"
-            )
-        self.broken_from[row] = point
+        """The unit found an adversarial image that lies within the given grid point, at most that of the work.
+
+        An image counts for more than the failure to find one: where the suite had failed at that point before, the
+        verdict falls back to the largest point below at which it failed as well.
+        """
+        if not 1 <= point <= work.point:
+            raise ValueError(f"an attack at grid point {work.point} found an image at {point}, outside 1..{work.point}")
+        self.broken_from[row] = min(self.broken_from[row], point)
         self.broken_by[row] = work.unit
         self._probed[row] = min(self._probed[row], point - 1)
+        self._agree(row)
+
+    def _agree(self, row: int) -> None:
+        """The largest point at which the whole suite failed, below all at which an adversarial image is known."""
+        held = int(self._held[row]) & ((1 << int(self.broken_from[row])) - 1)
+        self.robust_to[row] = held.bit_length() - 1

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from poise.core.misuse import Misuse
 from poise.core.threat import Norm
+from poise.evaluation.soundness.finding import Finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,7 @@ class Profile:
         robust_to: index of the largest grid point at which every attack failed; -1 where even the clean image is wrong.
         broken_from: index of the smallest grid point with a known adversarial image; the grid's length for none.
         broken_by: the attack that found it; "" for none and "clean" where the clean image is wrong.
+        findings: what the soundness checks found; empty where none ran.
     """
 
     header: Header
@@ -71,6 +73,7 @@ class Profile:
     robust_to: Int[np.ndarray, " n"]
     broken_from: Int[np.ndarray, " n"]
     broken_by: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from poise.core.files import written_whole
 from poise.core.misuse import Misuse
 from poise.evaluation.profile import Header, Profile
+from poise.evaluation.soundness.finding import Finding
 
 _KEY = b"poise.profile"
 _FORMAT = 1
@@ -25,7 +26,8 @@ def write_profile(profile: Profile, path: Path) -> None:
     columns |= {column: pa.array(getattr(profile, field), pa.int32()) for column, field in _NUMBERS.items()}
     columns["margin"] = pa.array(profile.margins, pa.float64())
     columns["broken_by"] = pa.array(profile.broken_by, pa.string())
-    header = json.dumps({"format": _FORMAT, **asdict(profile.header)})
+    findings = [finding.to_dict() for finding in profile.findings]
+    header = json.dumps({"format": _FORMAT, "findings": findings, **asdict(profile.header)})
     table = pa.table(columns).replace_schema_metadata({_KEY: header.encode()})
     with written_whole(path) as partial:
         pq.write_table(table, partial)
@@ -48,11 +50,13 @@ def read_profile(path: Path) -> Profile:
         raise Misuse(f"{path} is a parquet file, but no profile of poise")
     if fields.pop("format") != _FORMAT:
         raise Misuse(f"{path} was written by a newer poise; this one reads format {_FORMAT}")
+    findings = tuple(Finding.from_dict(found) for found in fields.pop("findings"))
     header = Header(**fields | {name: tuple(fields[name]) for name in ("epsilons", "classes")})
     return Profile(
         header=header,
         ids=tuple(table["id"].to_pylist()),
         margins=table["margin"].to_numpy().astype(np.float64),
         broken_by=tuple(table["broken_by"].to_pylist()),
+        findings=findings,
         **{field: table[column].to_numpy().astype(np.int64) for column, field in _NUMBERS.items()},
     )

@@ -32,8 +32,18 @@ def _facts(profile: Profile) -> dict[str, str]:
         "classes": _classes(header),
         "threat": f"{header.norm}, epsilon {', '.join(str(Epsilon(point)) for point in header.epsilons)}",
         "attacks": f"suite {header.suite}, seed {header.seed}",
+        "soundness": _soundness(profile),
         "versions": ", ".join(f"{name} {version}" for name, version in sorted(header.versions.items())),
     }
+
+
+def _soundness(profile: Profile) -> str:
+    """How many checks passed, and what the others found."""
+    if not profile.findings:
+        return "not checked"
+    passed = sum(finding.status == "pass" for finding in profile.findings)
+    others = [str(finding) for finding in profile.findings if finding.status != "pass"]
+    return "; ".join([f"{passed} of {len(profile.findings)} checks passed", *others])
 
 
 def _classes(header: Header) -> str:

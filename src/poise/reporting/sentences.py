@@ -35,8 +35,14 @@ def sentences_of(group: Group) -> list[str]:
 
 
 def warnings_of(group: Group) -> list[str]:
-    """What a reader must know before trusting the figures: profiles that are not finished."""
-    return [
+    """What a reader must know before trusting the figures: unfinished profiles, and what soundness checks object to."""
+    objections = [
+        f"{subject.name}: {finding}"
+        for subject in group.subjects
+        for finding in (subject.profile.findings if subject.profile else ())
+        if finding.status in {"warn", "block"}
+    ]
+    return objections + [
         f"{subject.name} is not settled: {count} of {len(subject.profile)} images lack a verdict at some epsilon "
         "and count as robust there."
         for subject in group.subjects

@@ -249,3 +249,30 @@ def test_a_model_that_hides_its_gradients_is_refused_until_allowed(tmp_path, mon
     assert findings["zero-gradients"].overridden
     assert main([*words, "--overwrite", "--allow", "zero-gradient"]) == 2
     assert "did you mean 'zero-gradients'" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_a_run_in_one_line_and_the_run_can_go_on(tmp_path):
+    """A limit on the size of files stands in for the disk: checkpoints no longer fit."""
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "poise",
+        "finetune",
+        "small",
+        "--limit",
+        "200",
+        "--validate-on",
+        "0",
+    ]
+    command += ["--training.epochs", "2", "--out", "run", "--trackers", "[]", "--training.batch_size", "64"]
+    limited = ["bash", "-c", 'ulimit -f 200; trap "" XFSZ; exec "$@"', "-", *command]
+    full = subprocess.run(limited, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert full.returncode == 2, full.stderr
+    assert full.stderr.strip().startswith("poise: File too large")
+    assert "\n" not in full.stderr.strip()
+    assert not list((tmp_path / "run").rglob("*.partial"))
+    again = subprocess.run([*command, "--resume"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert load_model(tmp_path / "run").num_classes == 10

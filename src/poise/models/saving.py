@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from poise.core.files import write_text, written_whole
@@ -42,7 +42,7 @@ def save_model(classifier: Classifier, folder: str | Path) -> None:
         for name, tensor in classifier.network.state_dict().items()
     }
     with written_whole(folder / WEIGHTS) as partial:
-        save_file(tensors, partial, metadata={"format": "pt"})
+        partial.write_bytes(save(tensors, metadata={"format": "pt"}))  # a full disk is then an OSError like any other
     description = {
         "blueprint": json.loads(classifier.blueprint.to_json()),
         "digest": classifier.digest(),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -94,7 +94,8 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
 
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     with written_whole(path) as partial:
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, partial)
+        plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        partial.write_bytes(save(plain))  # a full disk is then an OSError like any other
 
 
 def _load_optimizer(flat: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

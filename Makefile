@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test check clean
+.PHONY: quickstart test check picture clean
 
 quickstart: $(READY)
 	$(BIN)/poise quickstart
@@ -20,6 +20,11 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+
+# The README's picture, from the newest quickstart; needs Chromium.
+picture:
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --virtual-time-budget=8000 --window-size=1000,1420 \
+		--screenshot=docs/images/quickstart.png "file://$$(ls -td $(CURDIR)/runs/quickstart*/report.html | head -n 1)"
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "poise needs Python 3.11 or newer; say e.g. make PYTHON=python3.12"; exit 2; }

@@ -18,6 +18,9 @@ from poise.training import Training
 THREAT = Threat(norm="linf", epsilon="0.2")
 """A fifth of the grey range, at 8 x 8 pixels: large enough that a standard network holds almost nothing."""
 
+LEARNING_RATE = 1e-2
+"""The best of 2e-3, 5e-3 and 1e-2 by robust accuracy on the validation images, for both schedules alike."""
+
 
 def quickstart(
     *, seed: int = 0, out: Path = Path("runs/quickstart"), epochs: int = 30, suite: Suite = "apgd"
@@ -37,7 +40,9 @@ def quickstart(
         The runs: standard, fixed, scheduled.
     """
     with threads(1):
-        return _three_runs(fresh_path(out), Training(epochs=epochs, batch_size=64, learning_rate=2e-3), suite, seed)
+        return _three_runs(
+            fresh_path(out), Training(epochs=epochs, batch_size=64, learning_rate=LEARNING_RATE), suite, seed
+        )
 
 
 def _three_runs(folder: Path, options: Training, suite: Suite, seed: int) -> list[Run]:

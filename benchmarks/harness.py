@@ -1,0 +1,77 @@
+"""What every benchmark shares: its claims, the machine it ran on, and how its result is kept."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A figure with the floor it must reach.
+
+    Args:
+        name: what is claimed.
+        value: what was measured.
+        floor: the least (or, with `most`, the most) that holds.
+        most: whether the floor is a ceiling.
+    """
+
+    name: str
+    value: float
+    floor: float
+    most: bool = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether the figure is on the right side of its floor."""
+        return self.value <= self.floor if self.most else self.value >= self.floor
+
+    def __str__(self) -> str:
+        return f"claim {self.name}: {self.value:.3g} (floor {self.floor:g}) {'holds' if self.holds else 'falls short'}"
+
+
+def machine() -> str:
+    """A short name of the machine's kind, for file names: what computes, and how many of it."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0).lower().replace(" ", "-")
+    return f"{platform.machine()}-{os.cpu_count()}cpu"
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Minimum, median and maximum."""
+    return {"min": min(values), "median": median(values), "max": max(values)}
+
+
+def conclude(name: str, claims: Sequence[Claim], figures: dict[str, Any]) -> int:
+    """Keep the result, print a line a claim, and return the exit code: 1 where one falls short."""
+    RESULTS.mkdir(exist_ok=True)
+    record = {
+        "command": " ".join(["python -m benchmarks." + name, *sys.argv[1:]]),
+        "machine": {
+            "kind": machine(),
+            "processor": platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+        },
+        "versions": {"python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in ("poise", "torch", "pyautoattack")},
+        "figures": figures,
+        "claims": [asdict(claim) | {"holds": claim.holds} for claim in claims],
+    }
+    path = RESULTS / f"{name}.{machine()}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    for claim in claims:
+        print(claim)
+    return 0 if all(claim.holds for claim in claims) else 1

@@ -3,7 +3,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -91,11 +90,3 @@ def test_a_full_disk_is_one_line(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("poise.commands.finetune.RunFolder.create", full)
     code, told = _said(capsys, "finetune", "small", "--out", str(tmp_path / "x"))
     assert (code, told) == (2, "poise: No space left on device: runs/x")
-
-
-def test_every_module_of_the_package_names_no_machine():
-    root = Path(__file__).parents[2] / "src"
-    for path in root.rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        assert "/home/" not in text, path
-        assert "/root/" not in text, path

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
+from accelerate import PartialState
 
 from poise.commands.recipe import read_recipe
 from poise.commands.run import fresh_path
@@ -85,12 +85,15 @@ def profile(
         overwrite: replace a profile that is there already.
         seed: decides everything random.
 
+    Under `accelerate launch` the images are shared among the processes; the main one writes.
+
     Returns:
         The profile.
 
     Raises:
         Misuse: for anything that cannot be done, before any work.
     """
+    overrule((), allow or ())
     recipe = _recipe(model)
     target = out or _default_path(model)
     if target.exists() and not overwrite:
@@ -112,12 +115,14 @@ def profile(
         skip_unreadable=skip_unreadable or bool(recipe.get("skip_unreadable")),
     )
     images = getattr(splits, split)
-    overrule((), allow or ())
     classifier = open_model(model, weights=weights, classes=images.classes, shape=images.shape)
-    classifier.eval().to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    process = PartialState()
+    classifier.eval().to(process.device if process.device.type == "cuda" else "cpu")
     findings = _model_findings(classifier, images, examination, allow or ()) if soundness else ()
     with watching(f"profiling {model}") as watch:
         result = examine(classifier, images, examination, model_address=model, journal=target, watch=watch)
+    if not process.is_main_process:
+        return result
     if soundness:
         again = inspect_profile(result, classifier, images, steps=_STEPS[suite])
         result = replace(result, findings=overrule((*findings, *again), allow or ()))

@@ -62,7 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _told(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", REFUSED)
     except KeyboardInterrupt:
-        return _told("interrupted; a training run goes on with --config RUN/recipe.yaml --resume", INTERRUPTED)
+        return _told(
+            "interrupted; a profile goes on with the same command, a run with --config RUN/recipe.yaml --resume",
+            INTERRUPTED,
+        )
     return 0
 
 
@@ -95,9 +98,11 @@ def _run(name: str, words: list[str]) -> None:
     if name not in VERBS:
         raise Misuse(f"unknown command {name!r}; {suggestion(name, VERBS)}")
     verb = VERBS[name]
-    function: Callable[..., Any] = getattr(import_module(f"poise.commands.{name}"), name)
+    module = import_module(f"poise.commands.{name}")
+    function: Callable[..., Any] = getattr(module, name)
     parser = _parser(name, verb, function)
-    chosen = parser.parse_args(_normalised(words, verb, parser))
+    named = _normalised(words, verb, parser)
+    chosen = parser.parse_args(module.inherited(named) if hasattr(module, "inherited") else named)
     options = {key: value for key, value in vars(parser.instantiate(chosen)).items() if key != "config"}
     function(**options)
 

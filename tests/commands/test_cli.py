@@ -30,7 +30,7 @@ def _said(capsys, *words: str) -> tuple[int, str]:
         ("finetune small --threat.epsilon -1", "epsilon must be a finite number of at least 0"),
         ("finetune small --threat.norm l3", "--threat.norm: 'l3' is unknown; valid: l1, l2, linf"),
         ("finetune small --training.epochs many", "--training.epochs: expected a whole number; got 'many'"),
-        ("finetune small --training.epochs 0", "epochs must be at least 1; got 0"),
+        ("finetune small --training.epochs 0", "epochs must be a whole number of at least 1; got 0"),
         ("finetune small --schedule.stop 0.1", "a hinge needs 0 <= start <= stop <= 1"),
         ("finetune small --augmentation flop", "--augmentation: 'flop' is unknown; did you mean 'flip'?"),
         ("finetune nope:x", "no model is of the kind 'nope'"),

@@ -88,7 +88,9 @@ def test_impossible_shares_are_refused(validation, test):
 
 
 def test_an_empty_split_is_refused():
-    with pytest.raises(Misuse, match=r"^the validation split of here is empty; add images, or change the shares"):
+    with pytest.raises(
+        Misuse, match=r"^the validation split of here is empty; add images, or bring splits of your own"
+    ):
         split(numbered("ab"), validation=0.001)
 
 

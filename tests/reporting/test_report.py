@@ -79,10 +79,10 @@ def test_origins_are_complete(source):
     text = Page(source(replace(subject("new"), recipe="seed: 3\n"))).text
     for fact in (
         f"run:runs/a, digest {'a' * 32}",
-        f"digits:test, 10 images, digest {'d' * 32}",
+        f"digits:test, test: 10 images, digest {'d' * 32}",
         "2: zero, one",
         "linf, epsilon 0, 1/255, 2/255",
-        "suite pgd, seed 7",
+        "suite pgd, by bisect in fp32, seed 7",
         "poise 0.1.0, torch 2.11.0",
         "seed: 3",
     ):

@@ -47,15 +47,15 @@ def test_parameters_that_are_not_trained_are_left_out():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"epochs": 0}, "epochs must be at least 1; got 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"epochs": 0}, "epochs must be a whole number of at least 1; got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
         ({"learning_rate": 0.0}, "learning_rate must be a positive number"),
         ({"learning_rate": float("nan")}, "learning_rate must be a positive number"),
         ({"head_learning_rate": -1.0}, "head_learning_rate must be a positive number"),
         ({"warmup": 1.5}, "warmup must be at least 0 and at most 1; got 1.5"),
         ({"weight_decay": -0.1}, "weight_decay must be at least 0; got -0.1"),
         ({"clip": 0.0}, "clip must be a positive number"),
-        ({"checkpoint_every": 0}, "checkpoint_every must be at least 1"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be a whole number of at least 1"),
     ],
 )
 def test_impossible_options_are_refused_when_made(options, words):

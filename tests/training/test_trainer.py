@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from poise.attacks import PGD
 from poise.core.misuse import Misuse
@@ -163,7 +164,9 @@ class _Poisoned(Standard):
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path):
     folder = _folder(tmp_path / "run")
-    with pytest.raises(Diverged, match=r"the loss of epoch 3 is nan; .*checkpoints has the last good state"):
+    with pytest.raises(
+        Diverged, match=r"no longer finite numbers in epoch 3; the last good state, if any, is in .*checkpoints"
+    ):
         train(_task(objective=_Poisoned()), folder, trackers=())
     assert [row["epoch"] for row in folder.history()] == [0, 1]
     state = json.loads(next(folder.checkpoints.glob("*/position.json")).read_text())
@@ -203,6 +206,30 @@ def test_low_precision_reaches_the_network_and_the_weights_stay_full(tmp_path):
     assert not _same(full, low)
     name = "network.5.weight"
     torch.testing.assert_close(low[name], full[name], atol=0.02, rtol=0.2)
+
+
+def test_validation_sees_the_classifier_in_full_precision(tmp_path):
+    images, seen = torch.rand(4, 1, 6, 6), []
+    task = _task(options=Training(epochs=1, batch_size=16, precision="bf16"))
+
+    def validate(classifier):
+        classifier.eval()
+        with torch.no_grad():
+            seen.append(torch.equal(classifier(images), type(classifier).forward(classifier, images)))
+        return {}
+
+    train(task, _folder(tmp_path / "run"), validate=validate, trackers=())
+    assert seen == [True]
+    assert all(parameter.grad is None for parameter in task.classifier.parameters())
+
+
+def test_a_state_that_is_no_number_never_replaces_a_good_checkpoint(tmp_path):
+    folder = _folder(tmp_path / "run")
+    options = Training(epochs=2, batch_size=16, learning_rate=1e30, warmup=0.0, clip=None, checkpoint_every=1)
+    with pytest.raises(Diverged):
+        train(_task(objective=Standard(), options=options), folder, trackers=())
+    for kept in folder.checkpoints.glob("*/model.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in load_file(kept).values())
 
 
 def test_an_empty_training_set_is_refused(tmp_path):

@@ -61,9 +61,10 @@ class PGD(Attack):
     ) -> Float[Tensor, "n *shape"]:
         """See `Attack.perturb`."""
         images = batch.images
-        radius = radii(epsilon, images)
-        if not len(images) or not bool(radius.any()):
+        # A number tells whether there is anything to do without waiting for the device, as a tensor cannot.
+        if not len(images) or not (epsilon.any() if isinstance(epsilon, Tensor) else epsilon):
             return images
+        radius = radii(epsilon, images)
         points = random_point(images, radius, norm, stream, batch.ids) if self.random_start else images
         step = per_example(self.step_size * radius, images)
         with _attackable(model, self.model_mode == "train"):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from poise.attacks.rows import choose
 from poise.attacks.search import Answer, Problem, Search, State
 from poise.core.batch import Batch
+from poise.core.losses import misclassified
 from poise.core.misuse import Misuse
 from poise.core.modes import Precision, evaluating, frozen, precision
 from poise.core.norms import inside
@@ -138,7 +139,7 @@ class Pool:
         points = search.ask(crew.problem, crew.state)
         answer = self._answer(search, crew.problem, points)
         allowed = inside(points, crew.problem.images, crew.problem.radius, search.norm)
-        fooled = allowed & (answer.logits.argmax(1) != crew.problem.labels)
+        fooled = allowed & misclassified(answer.logits, crew.problem.labels)
         state = search.tell(crew.problem, crew.state, points, answer)
         trophies = choose(fooled & ~crew.found, points, crew.trophies)
         return _Crew(crew.items, crew.problem, state, crew.found | fooled, trophies)
@@ -173,7 +174,7 @@ class Pool:
             with precision(self.proposing, points.device):
                 outputs = [self.model(leaf).to(leaf.dtype) for _ in range(self.passes)]
             loss = torch.stack([search.loss(problem, logits) for logits in outputs]).mean(0)
-            gradient = torch.autograd.grad(loss.sum(), leaf)[0] if search.needs_gradient else None
+            gradient = _slope(loss, leaf) if search.needs_gradient else None
         logits = torch.stack([logits.detach() for logits in outputs]).mean(0)
         return Answer(logits, loss.detach(), gradient)
 
@@ -197,9 +198,15 @@ class Pool:
 
     def adversarial(self, problem: Problem, points: Float[Tensor, "n *shape"], search: Search) -> Tensor:
         """Which points the plain model, in full precision, gets wrong inside ball and box."""
-        logits = self.model(points)
-        wrong: Tensor = logits.argmax(1) != problem.labels
+        wrong = misclassified(self.model(points), problem.labels)
         return wrong & inside(points, problem.images, problem.radius, search.norm)
+
+
+def _slope(loss: Tensor, points: Tensor) -> Tensor:
+    """The gradient by the points; zero where the loss does not depend on them at all."""
+    if not loss.requires_grad:
+        return torch.zeros_like(points)
+    return torch.autograd.grad(loss.sum(), points, allow_unused=True, materialize_grads=True)[0]
 
 
 @dataclass(frozen=True)

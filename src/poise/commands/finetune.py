@@ -10,6 +10,7 @@ import torch
 from poise.commands.recipe import refuse_changes, write_recipe
 from poise.commands.run import Run, fresh_path
 from poise.commands.terminal import say, watching
+from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
 from poise.data import Augmentation, ImageSet, Splits, open_data
@@ -17,7 +18,7 @@ from poise.evaluation import Examination, accuracy_curve, examine
 from poise.models import Classifier, open_model, save_model
 from poise.objectives import Adversarial, Objective
 from poise.schedules import Hinge, Schedule
-from poise.training import Task, Training, Validate, train
+from poise.training import Task, Training, Validate, check_task, train
 
 
 def finetune(
@@ -35,7 +36,7 @@ def finetune(
     skip_unreadable: bool = False,
     validate_on: int = 500,
     trackers: tuple[str, ...] = ("tensorboard",),
-    out: Path | None = None,
+    out: Path | str | None = None,
     resume: bool = False,
     seed: int = 0,
 ) -> Run:
@@ -58,7 +59,7 @@ def finetune(
         limit: use this many images of each split, the same ones every time.
         skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
         validate_on: measure clean and robust accuracy on this many validation images after each epoch; 0 for none.
-        trackers: where accelerate sends the figures of every epoch.
+        trackers: where accelerate sends the figures of every epoch; [] for nowhere.
         out: the run folder to create; by default runs/finetune, with a number behind it where that exists.
         resume: go on with the interrupted run in `out`, with the recipe it was started with.
         seed: decides everything random.
@@ -69,7 +70,10 @@ def finetune(
     Raises:
         Misuse: for anything that cannot be done, before any work.
     """
+    out = None if out is None else Path(out)
     options = {name: value for name, value in locals().items() if name != "resume"}
+    if validate_on < 0:
+        raise Misuse(f"validate_on must be at least 0; got {validate_on}")
     splits = open_data(data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
     train_set = splits.train
     for name in splits.skipped:
@@ -79,9 +83,10 @@ def finetune(
     )
     for note in classifier.notes:
         say(note)
+    task = Task(classifier, train_set, objective, schedule, threat, training, augmentation, seed)
+    check_task(task, trackers)
     folder = _folder(options, out, resume=resume)
     if not folder.weights.exists():
-        task = Task(classifier, train_set, objective, schedule, threat, training, augmentation, seed)
         with watching(f"fine-tuning {folder.path.name}") as watch:
             train(task, folder, validate=_validation(splits, threat, validate_on, seed), watch=watch, trackers=trackers)
         save_model(classifier.cpu(), folder.path)
@@ -91,7 +96,9 @@ def finetune(
 
 def _folder(options: Mapping[str, object], out: Path | None, *, resume: bool) -> RunFolder:
     """The run's folder: a new one with its recipe, or the one to go on with."""
-    if resume and out is not None and out.exists():
+    if resume:
+        if out is None:
+            raise Misuse("say which run to resume, e.g. --config RUN/recipe.yaml --resume, or --out RUN --resume")
         folder = RunFolder.open(out)
         refuse_changes(folder, options, ignored=("out",))
         return folder

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from accelerate import PartialState
 
 from poise.commands.recipe import read_recipe
 from poise.commands.run import fresh_path
 from poise.commands.terminal import say, watching
-from poise.core.misuse import Misuse
+from poise.core.misuse import Misuse, suggestion
 from poise.core.modes import Precision
 from poise.core.run_folder import RunFolder
 from poise.core.streams import Stream
@@ -34,6 +34,8 @@ from poise.evaluation import (
 from poise.evaluation.soundness.catalogue import inspect_model, inspect_profile, overrule
 from poise.models import Classifier, open_model
 
+Split = Literal["train", "validation", "test"]
+
 _PROBES = 32
 _STEPS: dict[Suite, int] = {"autoattack": 100, "apgd": 100, "pgd": 40, "fast": 10}
 """Steps that the suites' gradient attacks take, which the convergence check doubles."""
@@ -48,7 +50,7 @@ def profile(
     suite: Suite = "autoattack",
     mode: Mode = "bisect",
     points: list[float | str] | None = None,
-    split: Literal["train", "validation", "test"] = "test",
+    split: Split = "test",
     image_size: int | None = None,
     limit: int | None = None,
     skip_unreadable: bool = False,
@@ -56,7 +58,7 @@ def profile(
     proposing: Precision = "fp32",
     soundness: bool = True,
     allow: list[str] | None = None,
-    out: Path | None = None,
+    out: Path | str | None = None,
     overwrite: bool = False,
     seed: int = 0,
 ) -> Profile:
@@ -94,8 +96,10 @@ def profile(
         Misuse: for anything that cannot be done, before any work.
     """
     overrule((), allow or ())
+    if split not in get_args(Split):
+        raise Misuse(f"unknown split {split!r}; {suggestion(str(split), get_args(Split))}")
     recipe = _recipe(model)
-    target = out or _default_path(model)
+    target = Path(out) if out else _default_path(model)
     if target.exists() and not overwrite:
         raise Misuse(f"{target} exists already; replace it with --overwrite, or write elsewhere with --out")
     threat = threat or Threat(**recipe.get("threat", {}))
@@ -110,17 +114,22 @@ def profile(
     )
     splits = open_data(
         data or recipe.get("data", "digits"),
-        image_size=image_size or recipe.get("image_size"),
-        limit=limit or recipe.get("limit"),
+        image_size=recipe.get("image_size") if image_size is None else image_size,
+        limit=recipe.get("limit") if limit is None else limit,
         skip_unreadable=skip_unreadable or bool(recipe.get("skip_unreadable")),
     )
     images = getattr(splits, split)
-    classifier = open_model(model, weights=weights, classes=images.classes, shape=images.shape)
+    classifier = open_model(model, weights=weights, classes=images.classes, shape=images.shape, seed=seed)
+    for note in classifier.notes:
+        say(note)
+    untrained = any(note.startswith("head replaced") for note in classifier.notes) and not model.startswith("run:")
+    if untrained and weights != "random":
+        raise Misuse(f"{model} tells other classes apart than {images.address}, and a random head has nothing to judge")
     process = PartialState()
     classifier.eval().to(process.device if process.device.type == "cuda" else "cpu")
     findings = _model_findings(classifier, images, examination, allow or ()) if soundness else ()
     with watching(f"profiling {model}") as watch:
-        result = examine(classifier, images, examination, model_address=model, journal=target, watch=watch)
+        result = examine(classifier, images, examination, model_address=model, split=split, journal=target, watch=watch)
     if not process.is_main_process:
         return result
     if soundness:
@@ -136,8 +145,7 @@ def _model_findings(
     classifier: Classifier, images: ImageSet, examination: Examination, allow: Sequence[str]
 ) -> tuple[Finding, ...]:
     """What speaks against attacking this model at all, before hours are spent on it."""
-    device = next(classifier.parameters()).device
-    probe = next(batches(images, batch_size=min(_PROBES, len(images)), device=device))
+    probe = next(batches(images, batch_size=min(_PROBES, len(images)), device=classifier.device))
     stream = Stream.seeded(examination.seed).fold("soundness")
     findings = overrule(inspect_model(classifier, probe, examination.threat, stream), allow)
     if objections := blocked(findings):
@@ -160,6 +168,14 @@ def _tell(result: Profile, target: Path) -> None:
         f"{target}: {len(result)} images, {header.norm} {Epsilon(header.epsilons[-1])}, {header.suite}: "
         f"clean {curve.clean.value:.1%}, robust {curve.robust.value:.1%}, expected robustness {expected.value:.1%}"
     )
+
+
+def inherited(words: list[str]) -> list[str]:
+    """Options that a run's recipe adds to the words of a command line: naming a part of the threat keeps the others."""
+    threat: dict[str, Any] = next((_recipe(word).get("threat", {}) for word in words if word.startswith("run:")), {})
+    if not any(word.startswith("--threat") for word in words):
+        return words
+    return [*(word for name, value in threat.items() for word in (f"--threat.{name}", str(value))), *words]
 
 
 def _recipe(model: str) -> dict[str, Any]:

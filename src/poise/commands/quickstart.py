@@ -73,5 +73,5 @@ def _three_runs(folder: Path, options: Training, suite: Suite, seed: int) -> lis
     runs = [standard, *robust]
     for run in runs:
         profile(run.address, suite=suite, seed=seed)
-    report([run.path for run in runs], out=folder / "report.html", title="poise quickstart: handwritten digits")
+    report([str(run.path) for run in runs], out=folder / "report.html", title="poise quickstart: handwritten digits")
     return runs

@@ -7,9 +7,12 @@ from pathlib import Path
 from poise.commands.run import fresh_path
 from poise.commands.terminal import say
 from poise.core.misuse import Misuse
+from poise.core.run_folder import RunFolder
 
 
-def report(runs: list[Path], *, out: Path | None = None, title: str = "Robustness report") -> Path:
+def report(
+    runs: list[Path | str] | Path | str, *, out: Path | str | None = None, title: str = "Robustness report"
+) -> Path:
     """Print a table of runs and write a self-contained page with their curves, histories and recipes.
 
     Args:
@@ -27,8 +30,10 @@ def report(runs: list[Path], *, out: Path | None = None, title: str = "Robustnes
 
     if not runs:
         raise Misuse("name at least one run folder, e.g. poise report runs/a runs/b")
+    runs = [runs] if isinstance(runs, (str, Path)) else runs
     subjects = [read_subject(Path(run)) for run in runs]
-    target = out or (Path(runs[0]) / "report.html" if len(runs) == 1 else fresh_path(Path("runs/report.html")))
+    alone = RunFolder(Path(runs[0])).report if len(runs) == 1 else None
+    target = Path(out) if out else alone or fresh_path(Path("runs/report.html"))
     print_table(subjects)
     write_report(subjects, target, title=title)
     say(f"report: {target}")

@@ -50,9 +50,10 @@ class Run:
 
 
 def fresh_path(wanted: Path) -> Path:
-    """The path itself, or with the first free number behind it: runs/a, runs/a-2, runs/a-3, ..."""
+    """The path itself, or with the first free number behind its name: runs/a, runs/a-2; report.html, report-2.html."""
+    ending = wanted.suffix if wanted.suffix in {".html", ".parquet"} else ""
     path, number = wanted, 1
     while path.exists():
         number += 1
-        path = wanted.with_name(f"{wanted.name}-{number}")
+        path = wanted.with_name(f"{wanted.name.removesuffix(ending)}-{number}{ending}")
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from poise.core.misuse import Misuse
 
 
 @contextmanager
@@ -28,6 +31,23 @@ def written_whole(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """A folder that no other process holds meanwhile; the end of the process lets it go, however it ends.
+
+    Raises:
+        Misuse: if another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise Misuse(f"another process is at work in {folder}; wait for it, or choose another folder") from None
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _TINY = 1e-12
@@ -24,6 +24,11 @@ def margin(logits: Logits, labels: Labels) -> PerExample:
     right = logits.gather(1, labels[:, None])[:, 0]
     others = logits.scatter(1, labels[:, None], -torch.inf)
     return right - others.amax(dim=1)
+
+
+def misclassified(logits: Logits, labels: Labels) -> Bool[Tensor, " n"]:
+    """Which predictions are wrong; a row that holds NaN predicts nothing and counts as wrong."""
+    return (logits.argmax(1) != labels) | logits.isnan().any(1)
 
 
 def dlr(logits: Logits, labels: Labels) -> PerExample:

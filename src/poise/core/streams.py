@@ -133,7 +133,6 @@ def global_seed(stream: Stream) -> Iterator[None]:
 
     For code that is not ours and draws from the global state: dropout, weight initialisation.
     """
-    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count() if used else 0)):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count() if torch.cuda.is_available() else 0)):
         torch.manual_seed(stream.key)
         yield

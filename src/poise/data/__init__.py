@@ -5,7 +5,7 @@ Nothing here knows a model, an attack or a training loop, and of poise it import
 """
 
 from poise.data.addresses import open_data
-from poise.data.augment import AUGMENTATIONS, Augmentation, augment
+from poise.data.augment import AUGMENTATIONS, Augmentation, augment, check_augmentation
 from poise.data.dataset import ImageSet
 from poise.data.lazy import Lazy
 from poise.data.loader import batches, batches_per_epoch
@@ -22,6 +22,7 @@ __all__ = [
     "augment",
     "batches",
     "batches_per_epoch",
+    "check_augmentation",
     "decoded",
     "open_data",
     "split",

@@ -41,10 +41,7 @@ class Splits:
         for name in ("train", "validation", "test"):
             images: ImageSet = getattr(self, name)
             if not len(images):
-                raise Misuse(
-                    f"the {name} split of {images.address} is empty; "
-                    "add images, or change the shares with --validation and --test"
-                )
+                raise Misuse(f"the {name} split of {images.address} is empty; add images, or bring splits of your own")
             if (images.classes, images.shape) != (self.train.classes, self.train.shape):
                 raise Misuse(
                     f"the {name} split of {images.address} differs from train in its classes or shape: "

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from poise.core.losses import margin
+from poise.core.losses import margin, misclassified
 from poise.core.modes import evaluating
 from poise.data import ImageSet, batches
 from poise.models import Classifier
@@ -20,11 +20,13 @@ class Clean:
 
     Args:
         predictions: classes of highest logit.
+        right: whether they are the labels; never where a logit is NaN.
         margins: logit of the label minus the highest other one.
         rivals: the most likely wrong classes, the likeliest first: what targeted attacks aim at.
     """
 
     predictions: Int[np.ndarray, " n"]
+    right: Bool[np.ndarray, " n"]
     margins: Float[np.ndarray, " n"]
     rivals: Int[np.ndarray, "n targets"]
 
@@ -39,13 +41,13 @@ def clean_pass(classifier: Classifier, images: ImageSet, batch_size: int, target
         batch_size: examples per forward pass.
         targets: how many rivals to keep, at most the number of classes minus one.
     """
-    device = next(classifier.parameters()).device
-    predictions, margins, rivals = [], [], []
+    predictions, right, margins, rivals = [], [], [], []
     with evaluating(classifier):
-        for batch in batches(images, batch_size=batch_size, device=device):
+        for batch in batches(images, batch_size=batch_size, device=classifier.device):
             logits = classifier(batch.images).double()
             predictions.append(logits.argmax(1))
+            right.append(~misclassified(logits, batch.labels))
             margins.append(margin(logits, batch.labels))
             wrong = logits.scatter(1, batch.labels[:, None], -torch.inf)
             rivals.append(wrong.topk(targets, dim=1).indices)
-    return Clean(*(torch.cat(parts).cpu().numpy() for parts in (predictions, margins, rivals)))
+    return Clean(*(torch.cat(parts).cpu().numpy() for parts in (predictions, right, margins, rivals)))

@@ -8,6 +8,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from poise.attacks.pool import Item, Outcome, Pool
 from poise.attacks.search import Search
 from poise.attacks.suites import MOST_TARGETS, SUITES, Suite, Unit, units
 from poise.core.batch import Batch
+from poise.core.losses import misclassified
 from poise.core.misuse import Misuse, suggestion
 from poise.core.modes import Precision
 from poise.core.norms import inside, length, per_example
@@ -62,6 +64,9 @@ class Examination:
     def __post_init__(self) -> None:
         if self.suite not in SUITES:
             raise Misuse(f"unknown suite {self.suite!r}; {suggestion(str(self.suite), SUITES)}")
+        for name, allowed in (("mode", get_args(Mode)), ("proposing", get_args(Precision))):
+            if getattr(self, name) not in allowed:
+                raise Misuse(f"unknown {name} {getattr(self, name)!r}; {suggestion(str(getattr(self, name)), allowed)}")
         if self.batch_size < 1:
             raise Misuse(f"batch_size must be at least 1; got {self.batch_size}")
         epsilon_grid(self.threat, self.points)
@@ -73,6 +78,7 @@ def examine(
     examination: Examination,
     *,
     model_address: str,
+    split: str = "",
     journal: Path | None = None,
     watch: Watch = unwatched,
 ) -> Profile:
@@ -87,13 +93,14 @@ def examine(
         images: what it is judged on.
         examination: threat, attacks and grid.
         model_address: how the profile names the model.
+        split: how the profile names the part of the data set.
         journal: path of the profile in making; outcomes are kept beside it and taken up again after an interruption.
         watch: told of progress as examples are settled.
 
     Raises:
         Misuse: for images of other classes than the model's, and for a journal of another examination.
     """
-    header = _header(classifier, images, examination, model_address)
+    header = _header(classifier, images, examination, model_address, split)
     process = PartialState()
     with_journal = Journal(journal, header, process.process_index) if journal else None
     work = _Examining(classifier, images, examination, header)
@@ -114,14 +121,12 @@ class _Examining:
 
     def __init__(self, classifier: Classifier, images: ImageSet, examination: Examination, header: Header) -> None:
         self.classifier, self.images, self.header = classifier, images, header
-        parameter = next(classifier.parameters())
-        self.device, self.dtype = parameter.device, parameter.dtype
+        self.device, self.dtype = classifier.device, classifier.dtype
         stream = Stream.seeded(examination.seed).fold("evaluation")
         self.units: tuple[Unit, ...] = units(examination.suite, header.norm, len(header.classes), stream)
         rivals = min(MOST_TARGETS, len(header.classes) - 1)
         self.clean: Clean = clean_pass(classifier, images, examination.batch_size, rivals)
-        right = self.clean.predictions == images.labels.numpy()
-        self.brackets = Brackets(right, len(header.epsilons), len(self.units), examination.mode)
+        self.brackets = Brackets(self.clean.right, len(header.epsilons), len(self.units), examination.mode)
         self.pool = Pool(
             model=classifier,
             fetch=self.fetch,
@@ -188,7 +193,7 @@ class _Examining:
             radius = torch.full_like(size, self.header.epsilons[point])
             shorter = batch.images + moves * per_example((radius * (1 - _ROUNDING) / size).clamp(max=1), moves)
             shorter = shorter.clamp(0, 1)
-            wrong = self.classifier(shorter).argmax(1) != batch.labels
+            wrong = misclassified(self.classifier(shorter), batch.labels)
             holds = wrong & inside(shorter, batch.images, radius, search.norm) & (best > point)
             best = torch.where(holds, point, best)
         return [int(point) for point in best.tolist()]
@@ -229,7 +234,7 @@ def _work(item: Item) -> Work:
     return item.tag
 
 
-def _header(classifier: Classifier, images: ImageSet, examination: Examination, address: str) -> Header:
+def _header(classifier: Classifier, images: ImageSet, examination: Examination, address: str, split: str) -> Header:
     if tuple(images.classes) != classifier.classes:
         raise Misuse(
             f"the model tells {len(classifier.classes)} classes apart ({', '.join(classifier.classes[:3])}, ...), "
@@ -239,11 +244,14 @@ def _header(classifier: Classifier, images: ImageSet, examination: Examination, 
         norm=examination.threat.norm,
         epsilons=epsilon_grid(examination.threat, examination.points),
         suite=examination.suite,
+        mode=examination.mode,
+        proposing=examination.proposing,
         seed=examination.seed,
         model=classifier.digest(),
         model_address=address,
         data=images.digest(),
         data_address=images.address,
+        split=split,
         classes=tuple(images.classes),
         versions={
             "python": platform.python_version(),

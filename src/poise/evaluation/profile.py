@@ -20,11 +20,14 @@ class Header:
         norm: norm of the threat model.
         epsilons: the grid, ascending, from 0 to the threat's epsilon, in units of the image range.
         suite: name of the attack suite.
+        mode: how the curve was made: bisect or ascending.
+        proposing: precision of the passes that proposed adversarial images.
         seed: seed of all attacks.
         model: digest of the model's weights and blueprint.
         model_address: where the model was found.
         data: digest of the data set.
-        data_address: where the data were found, and which split.
+        data_address: where the data were found.
+        split: which part of them: train, validation or test.
         classes: class names in the order of the labels.
         versions: versions of poise and of the libraries that decide about numbers.
     """
@@ -32,11 +35,14 @@ class Header:
     norm: Norm
     epsilons: tuple[float, ...]
     suite: str
+    mode: str
+    proposing: str
     seed: int
     model: str
     model_address: str
     data: str
     data_address: str
+    split: str
     classes: tuple[str, ...]
     versions: dict[str, str]
 

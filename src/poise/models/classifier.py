@@ -57,9 +57,20 @@ class Classifier(nn.Module):
         Args:
             images: values in [0, 1].
         """
-        normalised = (images - self.mean) / self.std
+        dtype = self.dtype
+        normalised = (images.to(dtype) - self.mean.to(dtype)) / self.std.to(dtype)
         logits: Tensor = self.network(_resized(normalised, self.size))
         return logits
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.mean.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the model computes in; images are converted to it."""
+        return next((each.dtype for each in self.network.parameters() if each.is_floating_point()), self.mean.dtype)
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the last layer, whose rows are the classes; none where it cannot be told apart."""

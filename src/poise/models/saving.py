@@ -41,8 +41,6 @@ def save_model(classifier: Classifier, folder: str | Path) -> None:
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in classifier.network.state_dict().items()
     }
-    with written_whole(folder / WEIGHTS) as partial:
-        partial.write_bytes(save(tensors, metadata={"format": "pt"}))  # a full disk is then an OSError like any other
     description = {
         "blueprint": json.loads(classifier.blueprint.to_json()),
         "digest": classifier.digest(),
@@ -50,6 +48,9 @@ def save_model(classifier: Classifier, folder: str | Path) -> None:
         "versions": {name: version(name) for name in ("poise", "timm", "torch")},
     }
     write_text(folder / DESCRIPTION, json.dumps(description, indent=2) + "\n")
+    # The weights come last: a run that has them is complete.
+    with written_whole(folder / WEIGHTS) as partial:
+        partial.write_bytes(save(tensors, metadata={"format": "pt"}))  # a full disk is then an OSError like any other
 
 
 def load_model(folder: str | Path) -> Classifier:

@@ -28,10 +28,10 @@ def _facts(profile: Profile) -> dict[str, str]:
     header = profile.header
     return {
         "model": f"{header.model_address}, digest {header.model}",
-        "data": f"{header.data_address}, {len(profile)} images, digest {header.data}",
+        "data": f"{header.data_address}, {header.split or 'all'}: {len(profile)} images, digest {header.data}",
         "classes": _classes(header),
         "threat": f"{header.norm}, epsilon {', '.join(str(Epsilon(point)) for point in header.epsilons)}",
-        "attacks": f"suite {header.suite}, seed {header.seed}",
+        "attacks": f"suite {header.suite}, by {header.mode} in {header.proposing}, seed {header.seed}",
         "soundness": _soundness(profile),
         "versions": ", ".join(f"{name} {version}" for name, version in sorted(header.versions.items())),
     }

@@ -5,6 +5,6 @@ It holds no verdicts: how good the model is, a callback says that a command plug
 """
 
 from poise.training.options import Training
-from poise.training.trainer import Diverged, Task, Validate, train
+from poise.training.trainer import Diverged, Task, Validate, check_task, train
 
-__all__ = ["Diverged", "Task", "Training", "Validate", "train"]
+__all__ = ["Diverged", "Task", "Training", "Validate", "check_task", "train"]

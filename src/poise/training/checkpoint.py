@@ -33,12 +33,16 @@ class Position:
         batch: batches of it that are done.
         sums: totals of the epoch's terms so far, for its mean.
         seconds: time spent on the epoch so far.
+        task: digest of what the training started from; a checkpoint of another is refused.
+        scaler: state of the loss scaling in fp16.
     """
 
     epoch: int = 0
     batch: int = 0
     sums: dict[str, float] | None = None
     seconds: float = 0.0
+    task: str = ""
+    scaler: dict[str, float] | None = None
 
 
 def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
@@ -73,7 +77,7 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
             shutil.rmtree(older, ignore_errors=True)
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, task: str) -> Position:
     """Bring model and optimiser to the newest whole checkpoint and say where it stands; the start if there is none.
 
     Raises:
@@ -81,15 +85,20 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     """
     found = _whole(folder)
     if not found:
-        return Position()
+        return Position(task=task)
     newest = found[-1]
     try:
+        position = Position(**json.loads((newest / "position.json").read_text(encoding="utf-8")))
         model.load_state_dict(load_file(newest / "model.safetensors"))
         _load_optimizer(load_file(newest / "optimizer.safetensors"), model, optimizer)
-        return Position(**json.loads((newest / "position.json").read_text(encoding="utf-8")))
     except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise Misuse(f"{newest} does not fit this run: {reason}; resume with the recipe it was made by") from error
+        raise Misuse(
+            f"{newest} does not fit this run: {reason}; resume with what it was made with, or start anew"
+        ) from error
+    if position.task != task:
+        raise Misuse(f"{newest} is of another run: the training images, or the weights it started from, have changed")
+    return position
 
 
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -50,8 +50,8 @@ class Training:
                 raise Misuse(f"unknown {name} {getattr(self, name)!r}; {suggestion(str(getattr(self, name)), allowed)}")
         for name in ("epochs", "batch_size", "checkpoint_every"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise Misuse(f"{name} must be at least 1; got {value}")
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise Misuse(f"{name} must be a whole number of at least 1; got {value}")
         for name in ("learning_rate", "head_learning_rate", "clip"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):

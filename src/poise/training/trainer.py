@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.tracking import filter_trackers
+from accelerate.utils import LoggerType
 
 from poise.core.batch import Batch
-from poise.core.misuse import Failure, Misuse
+from poise.core.files import digest_words, held
+from poise.core.misuse import Failure, Misuse, suggestion
 from poise.core.progress import Watch, unwatched
 from poise.core.run_folder import RunFolder
 from poise.core.streams import Stream, global_seed
 from poise.core.threat import Threat
-from poise.data import ImageSet, InMemory, batches, batches_per_epoch, decoded
+from poise.data import ImageSet, InMemory, batches, batches_per_epoch, check_augmentation, decoded
 from poise.models import Classifier
 from poise.objectives import Objective
 from poise.schedules import Schedule
@@ -59,6 +64,32 @@ class Task:
     seed: int = 0
 
 
+def check_task(task: Task, trackers: tuple[str, ...] = ()) -> None:
+    """Refuse what cannot be trained, before anything is created for it.
+
+    Raises:
+        Misuse: for parts of the wrong kind, no trainable parameter, too few images, fp16 without a GPU, and trackers
+            that accelerate does not know or that are not installed.
+    """
+    kinds = {"objective": Objective, "schedule": Schedule, "threat": Threat, "options": Training}
+    for name, kind in kinds.items():
+        if not isinstance(getattr(task, name), kind):
+            raise Misuse(f"{name} must be a poise.{kind.__name__}; got {getattr(task, name)!r}")
+    check_augmentation(task.augmentation)
+    if not any(parameter.requires_grad for parameter in task.classifier.parameters()):
+        raise Misuse("the model has no parameter that training may change")
+    if not batches_per_epoch(len(task.images), task.options.batch_size, training=True):
+        raise Misuse(f"{len(task.images)} training images are too few for a batch; training needs at least 2")
+    if task.options.precision == "fp16" and not torch.cuda.is_available():
+        raise Misuse("fp16 needs a GPU; choose bf16 or fp32 for training.precision")
+    known = sorted(tracker.value for tracker in LoggerType if tracker is not LoggerType.ALL)
+    for tracker in trackers:
+        if tracker not in known:
+            raise Misuse(f"unknown tracker {tracker!r}; {suggestion(tracker, known)}")
+    if len(filter_trackers(list(trackers), logging_dir=".")) != len(trackers):
+        raise Misuse(f"of the trackers {', '.join(trackers)} not all are installed")
+
+
 def train(
     task: Task,
     folder: RunFolder,
@@ -83,7 +114,7 @@ def train(
         Misuse: if the checkpoint is of another run.
         Diverged: if the loss is not finite at the end of an epoch.
     """
-    with global_seed(Stream.seeded(task.seed)):
+    with global_seed(Stream.seeded(task.seed)), held(folder.path):
         _Loop(task, folder, trackers).run(validate, watch)
 
 
@@ -102,9 +133,12 @@ class _Loop:
         memory = torch.channels_last if options.channels_last else torch.preserve_format
         task.classifier.to(device=self.device, memory_format=memory)  # type: ignore[call-overload]
         plain = make_optimizer(task.classifier, options)
-        self.position = load_checkpoint(folder.checkpoints, task.classifier, plain)
+        started_from = digest_words([task.images.digest(), task.classifier.digest()])
+        self.position = load_checkpoint(folder.checkpoints, task.classifier, plain, started_from)
         self.model, self.optimizer = self.accelerator.prepare(task.classifier, plain)
         self.plain_optimizer = plain
+        if self.accelerator.scaler is not None and self.position.scaler:
+            self.accelerator.scaler.load_state_dict(self.position.scaler)
         self.journal = Journal(folder, self.accelerator, self.position.epoch)
 
     def run(self, validate: Validate | None, watch: Watch) -> None:
@@ -114,6 +148,7 @@ class _Loop:
                 self._epoch(watch)
                 self._finish_epoch(validate)
         finally:
+            self.optimizer.zero_grad(set_to_none=True)
             self.accelerator.end_training()
             plain = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
             vars(plain).pop("forward", None)  # accelerate leaves a bound method there, which copies would share
@@ -127,7 +162,8 @@ class _Loop:
         for number, batch in enumerate(self._batches(start), start.batch):
             for name, term in self._step(batch, start.epoch, number).items():
                 sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64, device=self.device)) + term.detach()
-            self.position = Position(start.epoch, number + 1, None, start.seconds + time.monotonic() - began)
+            spent = start.seconds + time.monotonic() - began
+            self.position = replace(start, batch=number + 1, sums=None, seconds=spent)
             if every and (start.epoch * self.batches + number + 1) % every == 0:
                 self._checkpoint(sums)
             watch(self._progress(start.epoch, number + 1), {"epsilon": f"{self._epsilon(start.epoch, number):.4f}"})
@@ -153,11 +189,7 @@ class _Loop:
         """Check, measure, note down, save: in this order, so that a bad epoch leaves the last good checkpoint."""
         epoch, sums = self.position.epoch, self.position.sums or {}
         means = {name: total / self.batches for name, total in sums.items()}
-        if not torch.tensor(means["loss"]).isfinite():
-            raise Diverged(
-                f"the loss of epoch {epoch + 1} is {means['loss']}; {self.folder.checkpoints} has the last good state. "
-                "Lower learning_rate, or clip gradients, or start the schedule later"
-            )
+        self._refuse_divergence(sums)
         row: dict[str, float] = {
             "epoch": epoch,
             "epsilon": self._epsilon(epoch, self.batches - 1),
@@ -167,17 +199,31 @@ class _Loop:
             **{f"train/{name}": value for name, value in means.items()},
         }
         if validate is not None:
-            row |= {f"validation/{name}": value for name, value in validate(self.task.classifier).items()}
+            with _in_full_precision(self.task.classifier):
+                figures = validate(self.task.classifier)
+            row |= {f"validation/{name}": value for name, value in figures.items()}
         self.journal.write(row)
-        self.position = Position(epoch + 1)
+        self.position = Position(epoch + 1, task=self.position.task)
         self._checkpoint({})
 
     def _checkpoint(self, sums: Mapping[str, torch.Tensor]) -> None:
         totals = {name: float(total) for name, total in sums.items()}
+        self._refuse_divergence(totals)
         if self.accelerator.is_main_process:
-            position = replace(self.position, sums=totals or None)
+            scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
+            position = replace(self.position, sums=totals or None, scaler=scaler)
             save_checkpoint(self.folder.checkpoints, self.task.classifier, self.plain_optimizer, position)
         self.accelerator.wait_for_everyone()
+
+    def _refuse_divergence(self, sums: Mapping[str, float]) -> None:
+        """Stop before a state that is no number replaces the last good one."""
+        weights = all(bool(parameter.isfinite().all()) for parameter in self.task.classifier.parameters())
+        if not weights or not math.isfinite(sums.get("loss", 0.0)):
+            raise Diverged(
+                f"loss or weights are no longer finite numbers in epoch {self.position.epoch + 1}; the last "
+                f"good state, if any, is in {self.folder.checkpoints}. Lower learning_rate, clip gradients, or "
+                "start the schedule later"
+            )
 
     def _batches(self, position: Position) -> Iterator[Batch]:
         found = batches(
@@ -207,6 +253,17 @@ class _Loop:
         schedule = self.task.schedule
         moment = self._progress(epoch, number if schedule.every == "step" else 0)
         return float(self.task.threat.epsilon) * schedule.share(moment)
+
+
+@contextmanager
+def _in_full_precision(classifier: Classifier) -> Iterator[None]:
+    """The classifier without the low precision that accelerate wraps around its forward method."""
+    wrapped = vars(classifier).pop("forward", None)
+    try:
+        yield
+    finally:
+        if wrapped is not None:
+            vars(classifier)["forward"] = wrapped
 
 
 def _accelerator(options: Training, folder: RunFolder, trackers: tuple[str, ...]) -> Accelerator:

@@ -1,0 +1,180 @@
+"""What users hit: changed data, second processes, half-finished runs, options that contradict a run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import poise
+from poise.cli import main
+from poise.commands.run import fresh_path
+from poise.core.files import held
+from poise.core.misuse import Misuse
+from poise.core.run_folder import RunFolder
+from poise.evaluation import read_profile
+from poise.models import load_model, open_model
+
+QUICK = {
+    "training": poise.Training(epochs=1, batch_size=64),
+    "limit": 100,
+    "validate_on": 0,
+    "trackers": (),
+    "augmentation": "none",
+}
+L2 = poise.Threat(norm="l2", epsilon=0.25)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return poise.finetune("small", threat=L2, out=tmp_path_factory.mktemp("mishaps") / "run", **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("words", "norm", "top"),
+    [
+        (["--threat.epsilon", "0.5"], "l2", 0.5),
+        (["--threat.norm", "l1"], "l1", 0.25),
+        ([], "l2", 0.25),
+        (["--threat.norm=linf", "--threat.epsilon=4/255"], "linf", 4 / 255),
+    ],
+)
+def test_naming_a_part_of_the_threat_keeps_the_runs_other_part(run, tmp_path, words, norm, top):
+    out = tmp_path / "p.parquet"
+    common = ["--suite", "fast", "--soundness", "false", "--limit", "10", "--points", "[]", "--out", str(out)]
+    assert main(["profile", run.address, *words, *common]) == 0
+    header = read_profile(out).header
+    assert (header.norm, header.epsilons[-1]) == (norm, top)
+    assert (header.split, header.mode, header.proposing) == ("test", "bisect", "fp32")
+
+
+def test_weights_are_written_last_so_that_a_run_with_them_is_whole(run, tmp_path, monkeypatch):
+    shutil.copytree(run.path, tmp_path / "run")
+    (tmp_path / "run" / "model.safetensors").unlink()
+    monkeypatch.setattr("poise.models.saving.save", _dies)
+    with pytest.raises(KeyboardInterrupt):
+        poise.finetune("small", threat=L2, out=tmp_path / "run", resume=True, **QUICK)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    monkeypatch.undo()
+    poise.finetune("small", threat=L2, out=tmp_path / "run", resume=True, **QUICK)
+    assert load_model(tmp_path / "run").digest() == run.classifier().digest()
+
+
+def _dies(*_args, **_kwargs):
+    raise KeyboardInterrupt
+
+
+def test_resuming_on_other_images_is_refused(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    (tmp_path / "run" / "model.safetensors").unlink()
+    recipe = tmp_path / "run" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("limit: 100", "limit: 90"))
+    with pytest.raises(Misuse, match="is of another run: the training images, or the weights it started from"):
+        poise.finetune("small", threat=L2, out=tmp_path / "run", resume=True, **QUICK | {"limit": 90})
+
+
+def test_resuming_what_is_not_there_is_refused(tmp_path):
+    with pytest.raises(Misuse, match="does not exist"):
+        poise.finetune("small", out=tmp_path / "nothing", resume=True, **QUICK)
+    with pytest.raises(Misuse, match="say which run to resume"):
+        poise.finetune("small", resume=True, **QUICK)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_in_work_is_left_to_the_process_that_has_it(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    (tmp_path / "run" / "model.safetensors").unlink()
+    with held(tmp_path / "run"), pytest.raises(Misuse, match="another process is at work"):
+        poise.finetune("small", threat=L2, out=tmp_path / "run", resume=True, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"validate_on": -1}, "validate_on must be at least 0"),
+        ({"trackers": ("wandbb",)}, "unknown tracker 'wandbb'; did you mean 'wandb'"),
+        ({"augmentation": "flp"}, "flp"),
+        ({"schedule": "hinge"}, "schedule must be a poise.Schedule; got 'hinge'"),
+        ({"threat": "8/255"}, "threat must be a poise.Threat; got '8/255'"),
+        ({"training": poise.Training(precision="fp16")}, "fp16 needs a GPU"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_what_cannot_be_trained_is_refused_before_a_folder_exists(tmp_path, options, line):
+    if torch.cuda.is_available() and "training" in options:
+        pytest.skip("there is a GPU")
+    with pytest.raises(Misuse, match=line):
+        poise.finetune("small", out=tmp_path / "run", **QUICK | options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_counts_are_whole_numbers():
+    with pytest.raises(Misuse, match=r"epochs must be a whole number of at least 1; got 1\.5"):
+        poise.Training(epochs=1.5)
+
+
+class _Broken(nn.Module):
+    """Says NaN of every image whose first pixel is dark."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    def forward(self, images):
+        logits = self.inner(images)
+        return torch.where(images[:, 0, 0, :1] < 0.5, torch.nan, logits)
+
+
+def test_an_output_that_is_no_number_is_wrong_and_never_robust(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.models.factories.broken", _Broken, raising=False)
+    made = poise.profile(
+        "python:tests.models.factories:broken",
+        "digits",
+        suite="fast",
+        soundness=False,
+        limit=30,
+        out=tmp_path / "p.parquet",
+    )
+    assert np.isnan(made.margins).all()
+    assert (made.broken_from == 0).all()
+
+
+def test_a_double_precision_model_is_profiled_in_double_precision(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "tests.models.factories.double",
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double(),
+        raising=False,
+    )
+    made = poise.profile("python:tests.models.factories:double", "digits", suite="fast", limit=30, out=tmp_path / "p")
+    assert made.settled
+
+
+def test_a_network_of_other_classes_is_not_judged_with_a_random_head(tmp_path, capsys):
+    network = open_model("timm:test_resnet.r160_in1k", weights="random", classes=("a", "b", "c"), shape=(1, 8, 8))
+    torch.save(network.network.state_dict(), tmp_path / "w.pt")
+    words = ["profile", "timm:test_resnet.r160_in1k", "--weights", str(tmp_path / "w.pt"), "--data", "digits"]
+    assert main([*words, "--out", str(tmp_path / "p.parquet")]) == 2
+    assert "a random head has nothing to judge" in capsys.readouterr().err
+    assert not (tmp_path / "p.parquet").exists()
+
+
+def test_paths_may_be_text_and_numbered_files_keep_their_ending(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    again = poise.finetune("small", out="run", threat=L2, **QUICK)
+    assert again.classifier().digest() == run.classifier().digest()
+    assert poise.report("run", out="page.html") == Path("page.html")
+    (tmp_path / "a.b").mkdir()
+    assert [fresh_path(Path(name)).name for name in ("page.html", "a.b", "new")] == ["page-2.html", "a.b-2", "new"]
+
+
+def test_a_limit_of_the_runs_recipe_can_be_changed(run, tmp_path):
+    made = poise.profile(run.address, limit=7, suite="fast", soundness=False, out=tmp_path / "p.parquet")
+    assert len(made) == 7
+    with pytest.raises(Misuse):
+        poise.profile(run.address, limit=0, suite="fast", out=tmp_path / "q.parquet")
+    assert RunFolder.open(run.path)

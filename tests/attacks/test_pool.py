@@ -84,6 +84,20 @@ def test_every_image_is_adversarial_inside_ball_and_box():
             assert inside(image[None], DATA.images[one], torch.tensor([0.05], dtype=torch.float64), "linf")
 
 
+class _Constant(nn.Module):
+    """Says the same of every image, so that no gradient reaches it."""
+
+    def forward(self, images):
+        return torch.eye(4, dtype=images.dtype)[torch.zeros(len(images), dtype=torch.long)]
+
+
+def test_a_model_that_ignores_its_images_survives_the_attack_without_an_error():
+    right = [Item(row, 0.05) for row in range(23) if int(DATA.labels[row]) == 0]
+    found = _run(_pool(_Constant(), slots=4), APGD(norm="linf", stream=STREAM, steps=4), right)
+    assert len(found) == len(right) > 0
+    assert set(found.values()) == {None}
+
+
 class _Counting(nn.Module):
     def __init__(self, inner):
         super().__init__()

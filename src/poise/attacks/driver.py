@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from poise.attacks.rows import choose
 from poise.attacks.search import Answer, Problem, Search
-from poise.core.modes import evaluating, frozen
+from poise.core.losses import misclassified
+from poise.core.modes import Precision, evaluating, frozen, precision
 from poise.core.norms import inside
 from poise.core.threat import Norm
 
@@ -48,18 +49,43 @@ def run_search(
     return record.points, record.found
 
 
-def evaluate(search: Search, model: nn.Module, problem: Problem, points: Float[Tensor, "n *shape"]) -> Answer:
-    """What a search wants to know about points: one forward pass, and a backward pass to the points if it asks for it.
+def evaluate(
+    search: Search,
+    model: nn.Module,
+    problem: Problem,
+    points: Float[Tensor, "n *shape"],
+    *,
+    proposing: Precision = "fp32",
+    passes: int = 1,
+) -> Answer:
+    """What a search wants to know about points: a forward pass, and a backward pass to the points if it asks for it.
 
     Losses and gradients have the points' dtype, whatever precision the model answers in; weights' `.grad` are not
     touched.
+
+    Args:
+        search: the attack.
+        model: maps images in [0, 1] to logits.
+        problem: one row per point.
+        points: where to evaluate.
+        proposing: precision of the forward passes.
+        passes: forward passes whose answers are averaged, for models whose output is random (EOT).
     """
     with torch.set_grad_enabled(search.needs_gradient):
         leaf = points.detach().requires_grad_(search.needs_gradient)
-        logits = model(leaf).to(leaf.dtype)
-        loss = search.loss(problem, logits)
-        gradient = torch.autograd.grad(loss.sum(), leaf)[0] if search.needs_gradient else None
-    return Answer(logits.detach(), loss.detach(), gradient)
+        with precision(proposing, points.device):
+            outputs = [model(leaf).to(leaf.dtype) for _ in range(passes)]
+        loss = torch.stack([search.loss(problem, logits) for logits in outputs]).mean(0)
+        gradient = _slope(loss, leaf) if search.needs_gradient else None
+    logits = torch.stack([logits.detach() for logits in outputs]).mean(0)
+    return Answer(logits, loss.detach(), gradient)
+
+
+def _slope(loss: Tensor, points: Tensor) -> Tensor:
+    """The gradient by the points; zero where the loss does not depend on them at all."""
+    if not loss.requires_grad:
+        return torch.zeros_like(points)
+    return torch.autograd.grad(loss.sum(), points, allow_unused=True, materialize_grads=True)[0]
 
 
 @dataclass(frozen=True)
@@ -79,7 +105,7 @@ class _Record:
 
     def updated(self, points: Tensor, answer: Answer) -> _Record:
         allowed = inside(points, self.problem.images, self.problem.radius, self.norm)
-        fooled = allowed & (answer.logits.argmax(1) != self.problem.labels)
+        fooled = allowed & misclassified(answer.logits, self.problem.labels)
         take = ~self.found & (fooled | (allowed & (answer.loss > self.loss)))
         return _Record(
             self.problem,

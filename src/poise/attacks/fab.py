@@ -11,7 +11,7 @@ from torch import Tensor
 from poise.attacks.hyperplane import moves_onto_hyperplane
 from poise.attacks.rows import choose
 from poise.attacks.search import Answer, Problem, Search, State
-from poise.core.losses import target_lead
+from poise.core.losses import misclassified, target_lead
 from poise.core.misuse import Misuse
 from poise.core.norms import length, per_example
 from poise.core.threat import BOX
@@ -104,7 +104,7 @@ class FABT(Search):
 
     def tell(self, problem: Problem, state: State, points: Float[Tensor, "n *shape"], answer: Answer) -> State:
         """Step back from a step that crossed the boundary; from any other point, take the next step."""
-        crossed = state["stepped"] & (answer.logits.argmax(1) != problem.labels)
+        crossed = state["stepped"] & misclassified(answer.logits, problem.labels)
         back = problem.images + self.beta * (points - problem.images)
         after = choose(crossed, back, self._step(problem, points, answer))
         iteration = state["iteration"] + (state["stepped"] & ~state["done"])

@@ -15,12 +15,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from poise.attacks.driver import evaluate
 from poise.attacks.rows import choose
 from poise.attacks.search import Answer, Problem, Search, State
 from poise.core.batch import Batch
 from poise.core.losses import misclassified
 from poise.core.misuse import Misuse
-from poise.core.modes import Precision, evaluating, frozen, precision
+from poise.core.modes import Precision, evaluating, frozen
 from poise.core.norms import inside
 
 Fetch = Callable[[Int[Tensor, " m"]], Batch]
@@ -169,14 +170,7 @@ class Pool:
         )
 
     def _asked(self, search: Search, problem: Problem, points: Tensor) -> Answer:
-        with torch.set_grad_enabled(search.needs_gradient):
-            leaf = points.detach().requires_grad_(search.needs_gradient)
-            with precision(self.proposing, points.device):
-                outputs = [self.model(leaf).to(leaf.dtype) for _ in range(self.passes)]
-            loss = torch.stack([search.loss(problem, logits) for logits in outputs]).mean(0)
-            gradient = _slope(loss, leaf) if search.needs_gradient else None
-        logits = torch.stack([logits.detach() for logits in outputs]).mean(0)
-        return Answer(logits, loss.detach(), gradient)
+        return evaluate(search, self.model, problem, points, proposing=self.proposing, passes=self.passes)
 
     def _relieved(self, search: Search, crew: _Crew) -> tuple[list[Outcome], _Crew | None]:
         """Outcomes of the slots that are done or whose trophy the plain model confirms, and the crew that stays."""
@@ -200,13 +194,6 @@ class Pool:
         """Which points the plain model, in full precision, gets wrong inside ball and box."""
         wrong = misclassified(self.model(points), problem.labels)
         return wrong & inside(points, problem.images, problem.radius, search.norm)
-
-
-def _slope(loss: Tensor, points: Tensor) -> Tensor:
-    """The gradient by the points; zero where the loss does not depend on them at all."""
-    if not loss.requires_grad:
-        return torch.zeros_like(points)
-    return torch.autograd.grad(loss.sum(), points, allow_unused=True, materialize_grads=True)[0]
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,7 @@ def units(suite: Suite, norm: Norm, classes: int, stream: Stream) -> tuple[Unit,
     autoattack: the published standard ensemble (Croce & Hein 2020): APGD on cross-entropy (100 steps), targeted APGD
     and targeted FAB (100 steps at each of the 9 most likely wrong classes), Square (5,000 queries); in l1 five restarts
     of APGD and 5 targets (Croce & Hein 2021). apgd: its first two. pgd: 40 steps. fast: APGD on cross-entropy with 10
-    steps, as arXiv 2509.23325 evaluates. The last two flatter a model: on the quickstart's digits pgd leaves up to 12
-    points of robust accuracy that apgd takes.
+    steps, as arXiv 2509.23325 evaluates. The last two flatter a model.
 
     Args:
         suite: name of the suite.

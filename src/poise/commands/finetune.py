@@ -13,7 +13,7 @@ from poise.commands.terminal import say, watching
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
-from poise.data import Augmentation, ImageSet, Splits, open_data
+from poise.data import Augmentation, ImageSet, Splits, decoded, open_data
 from poise.evaluation import Examination, accuracy_curve, examine
 from poise.models import Classifier, open_model, save_model
 from poise.objectives import Adversarial, Objective
@@ -112,7 +112,7 @@ def _validation(splits: Splits, threat: Threat, count: int, seed: int) -> Valida
     images: ImageSet = splits.validation
     if not count:
         return None
-    images = images.select(torch.arange(min(count, len(images))))
+    images = decoded(images.select(torch.arange(min(count, len(images)))))
     examination = Examination(threat=threat, suite="fast", points=(), seed=seed)
 
     def validate(classifier: Classifier) -> Mapping[str, float]:

@@ -17,7 +17,7 @@ from poise.core.modes import Precision
 from poise.core.run_folder import RunFolder
 from poise.core.streams import Stream
 from poise.core.threat import Epsilon, Threat
-from poise.data import ImageSet, batches, open_data
+from poise.data import ImageSet, batches, decoded, open_data
 from poise.evaluation import (
     Examination,
     Finding,
@@ -118,7 +118,7 @@ def profile(
         limit=recipe.get("limit") if limit is None else limit,
         skip_unreadable=skip_unreadable or bool(recipe.get("skip_unreadable")),
     )
-    images = getattr(splits, split)
+    images = decoded(getattr(splits, split))
     classifier = open_model(model, weights=weights, classes=images.classes, shape=images.shape, seed=seed)
     for note in classifier.notes:
         say(note)

@@ -64,10 +64,6 @@ class Brackets:
         self._probes = np.zeros(count, dtype=np.int64)
         self._held = np.ones(count, dtype=np.int64)
 
-    def settled(self, row: int) -> bool:
-        """Whether the row's bracket is as narrow as the grid."""
-        return bool(self.robust_to[row] + 1 == self.broken_from[row])
-
     def next(self, row: int) -> Work | None:
         """What to try on an example next; None once it is settled."""
         low, high = int(self.robust_to[row]), int(self.broken_from[row])

@@ -90,9 +90,14 @@ class Profile:
         return self.header.epsilons
 
     @property
+    def unsettled(self) -> int:
+        """How many examples still lack a verdict at some grid point; they count as robust there."""
+        return int((self.robust_to + 1 != self.broken_from).sum())
+
+    @property
     def settled(self) -> bool:
         """Whether every example has a verdict at every grid point."""
-        return bool((self.robust_to + 1 == self.broken_from).all())
+        return self.unsettled == 0
 
     def robust(self) -> Bool[np.ndarray, "n points"]:
         """Whether each example withstood every attack at each grid point; what is not settled counts as robust.

@@ -69,5 +69,4 @@ def duration(seconds: float | None) -> str:
 
 def unsettled(subject: Subject) -> int:
     """How many images of a subject's profile still lack a verdict at some epsilon; they count as robust there."""
-    profile = subject.profile
-    return 0 if profile is None else int((profile.robust_to + 1 != profile.broken_from).sum())
+    return 0 if subject.profile is None else subject.profile.unsettled

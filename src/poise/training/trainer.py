@@ -36,7 +36,7 @@ Validate = Callable[[Classifier], Mapping[str, float]]
 
 
 class Diverged(Failure):
-    """The loss is no longer a finite number; the last checkpoint is from before."""
+    """Loss or weights are no longer finite numbers; the last checkpoint is from before."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def train(
 
     Raises:
         Misuse: if the checkpoint is of another run.
-        Diverged: if the loss is not finite at the end of an epoch.
+        Diverged: if loss or weights are not finite where a checkpoint is due.
     """
     with global_seed(Stream.seeded(task.seed)), held(folder.path):
         _Loop(task, folder, trackers).run(validate, watch)
@@ -165,9 +165,11 @@ class _Loop:
             spent = start.seconds + time.monotonic() - began
             self.position = replace(start, batch=number + 1, sums=None, seconds=spent)
             if every and (start.epoch * self.batches + number + 1) % every == 0:
-                self._checkpoint(sums)
+                totals = _totals(sums)
+                self._refuse_divergence(totals)
+                self._checkpoint(totals)
             watch(self._progress(start.epoch, number + 1), {"epsilon": f"{self._epsilon(start.epoch, number):.4f}"})
-        self.position = replace(self.position, sums={name: float(total) for name, total in sums.items()})
+        self.position = replace(self.position, sums=_totals(sums))
 
     def _step(self, batch: Batch, epoch: int, number: int) -> Mapping[str, torch.Tensor]:
         """One update of the weights."""
@@ -206,12 +208,11 @@ class _Loop:
         self.position = Position(epoch + 1, task=self.position.task)
         self._checkpoint({})
 
-    def _checkpoint(self, sums: Mapping[str, torch.Tensor]) -> None:
-        totals = {name: float(total) for name, total in sums.items()}
-        self._refuse_divergence(totals)
+    def _checkpoint(self, sums: dict[str, float]) -> None:
+        """Save the state, which the caller found to be finite."""
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
-            position = replace(self.position, sums=totals or None, scaler=scaler)
+            position = replace(self.position, sums=sums or None, scaler=scaler)
             save_checkpoint(self.folder.checkpoints, self.task.classifier, self.plain_optimizer, position)
         self.accelerator.wait_for_everyone()
 
@@ -253,6 +254,11 @@ class _Loop:
         schedule = self.task.schedule
         moment = self._progress(epoch, number if schedule.every == "step" else 0)
         return float(self.task.threat.epsilon) * schedule.share(moment)
+
+
+def _totals(sums: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """Sums as numbers; waits for the device."""
+    return {name: float(total) for name, total in sums.items()}
 
 
 @contextmanager

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from poise.attacks.apgd import APGD, LossKind
+from poise.attacks.attack import radii
 from poise.attacks.driver import run_search
 from poise.attacks.search import Problem
 from poise.core.batch import Batch
@@ -104,9 +105,4 @@ class Examined:
 def problem(batch: Batch, epsilon: float) -> Problem:
     """One item for each example of a batch, without a target, at one budget."""
     nothing = torch.zeros_like(batch.labels)
-    return Problem(batch.images, batch.labels, radii(batch, epsilon), batch.ids, nothing, nothing)
-
-
-def radii(batch: Batch, epsilon: float) -> Float[Tensor, " n"]:
-    """The same budget for each example."""
-    return torch.full((len(batch),), epsilon, dtype=batch.images.dtype, device=batch.images.device)
+    return Problem(batch.images, batch.labels, radii(epsilon, batch.images), batch.ids, nothing, nothing)

@@ -11,10 +11,12 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from poise.attacks import PGD
+from poise.attacks.attack import radii
 from poise.core.batch import Batch
+from poise.core.losses import misclassified
 from poise.core.norms import inside
 from poise.evaluation.curve import share
-from poise.evaluation.soundness.examined import Examined, radii
+from poise.evaluation.soundness.examined import Examined
 from poise.evaluation.soundness.finding import Finding
 from poise.evaluation.soundness.probing import logits
 from poise.evaluation.soundness.retrial import SHORT, RetrialCheck
@@ -117,5 +119,5 @@ def _single_step(given: Examined, batch: Batch) -> Bool[Tensor, " n"]:
     """Which examples one step of full length fools."""
     attack = PGD(steps=1, step_size=1.0, random_start=False)
     points = attack.perturb(given.model, batch, given.epsilon, given.norm, given.stream("single step"))
-    wrong = logits(given.model, points).argmax(1) != batch.labels
-    return torch.logical_and(wrong, inside(points, batch.images, radii(batch, given.epsilon), given.norm))
+    wrong = misclassified(logits(given.model, points), batch.labels)
+    return torch.logical_and(wrong, inside(points, batch.images, radii(given.epsilon, batch.images), given.norm))

@@ -14,13 +14,15 @@ from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
 from poise.objectives import Adversarial, Objective, Standard
 from poise.schedules import Fixed, Hinge
-from poise.training import Diverged, Task, Training, train
+from poise.training import Diverged, Task, Training, check_task, train
 from tests.models_for_tests import random_images, small_network
 
 OPTIONS = Training(epochs=4, batch_size=16, learning_rate=1e-2)
 
 
-def _task(seed: int = 0, options: Training = OPTIONS, objective: Objective | None = None, schedule=None) -> Task:
+def _task(
+    seed: int = 0, options: Training = OPTIONS, objective: Objective | None = None, schedule=None, references=None
+) -> Task:
     classifier = small_network()
     return Task(
         classifier,
@@ -31,6 +33,7 @@ def _task(seed: int = 0, options: Training = OPTIONS, objective: Objective | Non
         options,
         "flip",
         seed,
+        references or {},
     )
 
 
@@ -73,9 +76,9 @@ class _Recorder(Standard):
 
     seen: ClassVar[list[float]] = []
 
-    def terms(self, model, batch, epsilon, norm, stream):
-        self.seen.append(epsilon)
-        return super().terms(model, batch, epsilon, norm, stream)
+    def terms(self, step):
+        self.seen.append(step.epsilon)
+        return super().terms(step)
 
 
 def test_a_schedule_may_move_every_step(tmp_path):
@@ -155,9 +158,9 @@ def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path):
 class _Poisoned(Standard):
     """Ordinary training whose loss is no number from the third epoch on."""
 
-    def terms(self, model, batch, epsilon, norm, stream):
-        terms = dict(super().terms(model, batch, epsilon, norm, stream))
-        if epsilon > 0:
+    def terms(self, step):
+        terms = dict(super().terms(step))
+        if step.epsilon > 0:
             terms["loss"] = terms["loss"] * torch.nan
         return terms
 
@@ -242,3 +245,80 @@ def test_an_empty_training_set_is_refused(tmp_path):
 
 def test_fixed_and_hinge_differ(tmp_path):
     assert not _same(_trained(tmp_path / "a", schedule=Fixed()), _trained(tmp_path / "b", schedule=Hinge()))
+
+
+class _Averaging(Standard):
+    """Ordinary training that remembers and ships the running mean of its weights, and how often it was asked to."""
+
+    def begin(self, model):
+        return {"count": torch.zeros((), dtype=torch.int64)} | {
+            name: value.clone() for name, value in model.named_parameters()
+        }
+
+    def advance(self, model, state, terms):
+        assert not any(term.requires_grad for term in terms.values())
+        count = state["count"] + 1
+        return {"count": count} | {
+            name: state[name] + (value - state[name]) / count for name, value in model.named_parameters()
+        }
+
+    def weights(self, state):
+        return {name: value for name, value in state.items() if name != "count"}
+
+
+def test_the_weights_that_an_objective_averages_are_validated_and_shipped_but_not_trained_on(tmp_path):
+    plain, averaging = _task(objective=Standard()), _task(objective=_Averaging())
+    seen = []
+
+    def validate(classifier):
+        seen.append(next(classifier.parameters()).detach().clone())
+        return {}
+
+    train(averaging, _folder(tmp_path / "run"), validate=validate, trackers=())
+    train(plain, _folder(tmp_path / "plain"), trackers=())
+    losses = [[row["train/loss"] for row in RunFolder(tmp_path / name).history()] for name in ("run", "plain")]
+    assert losses[0] == losses[1]  # training goes its way, whatever is shown
+    assert not torch.equal(seen[-1], next(plain.classifier.parameters()))
+    assert torch.equal(seen[-1], next(averaging.classifier.parameters()))
+
+
+def test_what_an_objective_remembers_survives_an_interruption(tmp_path):
+    def interrupted(progress, _):
+        if progress > 0.6:
+            raise KeyboardInterrupt
+
+    whole, cut = _task(objective=_Averaging()), _task(objective=_Averaging())
+    train(whole, _folder(tmp_path / "whole"), trackers=())
+    folder = _folder(tmp_path / "cut")
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, folder, watch=interrupted, trackers=())
+    again = _task(objective=_Averaging())
+    train(again, folder, trackers=())
+    for name, value in whole.classifier.state_dict().items():
+        assert torch.equal(value, again.classifier.state_dict()[name]), name
+
+
+class _Comparing(Standard):
+    """Ordinary training that looks at another network."""
+
+    roles = ("old",)
+    seen: ClassVar[list[bool]] = []
+
+    def terms(self, step):
+        old = step.references["old"]
+        logits = old(step.batch.images)
+        self.seen.append(logits.requires_grad or old.training)
+        return super().terms(step)
+
+
+def test_references_are_frozen_in_eval_mode_and_left_as_they_were(tmp_path):
+    old = _task().classifier.train()
+    before = old.digest()
+    with pytest.raises(Misuse, match="_Comparing compares with other networks; missing: old"):
+        check_task(_task(objective=_Comparing()))
+    train(_task(objective=_Comparing(), references={"old": old}), _folder(tmp_path / "run"), trackers=())
+    assert _Comparing.seen
+    assert not any(_Comparing.seen)
+    assert old.digest() == before
+    assert all(module.training for module in old.modules())
+    assert all(parameter.requires_grad for parameter in old.parameters())

@@ -5,7 +5,7 @@ promise, then `adversarial`; a new one is one file here, listed below.
 """
 
 from poise.objectives.adversarial import Adversarial
-from poise.objectives.objective import Objective, Terms
+from poise.objectives.objective import Objective, State, Step, Terms
 from poise.objectives.standard import Standard
 
-__all__ = ["Adversarial", "Objective", "Standard", "Terms"]
+__all__ = ["Adversarial", "Objective", "Standard", "State", "Step", "Terms"]

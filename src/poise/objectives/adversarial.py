@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from poise.attacks import PGD, Attack
-from poise.core.batch import Batch
 from poise.core.modes import unwrapped
-from poise.core.streams import Stream
-from poise.core.threat import Norm
-from poise.objectives.objective import Objective, Terms
+from poise.objectives.objective import Objective, Step, Terms
 from poise.objectives.standard import classification_terms
 
 
@@ -28,14 +25,11 @@ class Adversarial(Objective):
 
     attack: Attack = PGD()
 
-    def terms(
-        self,
-        model: nn.Module,
-        batch: Batch,
-        epsilon: float | Float[Tensor, " n"],
-        norm: Norm,
-        stream: Stream,
-    ) -> Terms:
+    def terms(self, step: Step) -> Terms:
         """See `Objective.terms`; "accuracy" is on the attacked images."""
-        attacked = self.attack.perturb(unwrapped(model), batch, epsilon, norm, stream)
-        return classification_terms(model(attacked), batch.labels)
+        return classification_terms(step.model(attacked(self.attack, step)), step.batch.labels)
+
+
+def attacked(attack: Attack, step: Step) -> Float[Tensor, "n *shape"]:
+    """The step's images, attacked on the network in training."""
+    return attack.perturb(unwrapped(step.model), step.batch, step.epsilon, step.norm, step.stream)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -16,29 +17,70 @@ from poise.core.threat import Norm
 Terms = Mapping[str, Tensor]
 """Named scalars of one step. "loss" is what training lowers; the others are logged beside it, detached."""
 
+State = Mapping[str, Tensor]
+"""What an objective remembers from step to step, by name; it is part of every checkpoint."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an objective gets to see of one training step.
+
+    Args:
+        model: the network in training, in train mode; under several processes in its distributed wrapper.
+        batch: labelled images.
+        epsilon: current budget of the schedule, one for all or one each.
+        norm: norm of the budget.
+        stream: randomness of this step.
+        references: frozen networks by role, in eval mode.
+        state: what the objective remembers.
+    """
+
+    model: nn.Module
+    batch: Batch
+    epsilon: float | Float[Tensor, " n"]
+    norm: Norm
+    stream: Stream
+    references: Mapping[str, nn.Module] = field(default_factory=dict)
+    state: State = field(default_factory=dict)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Objective(ABC):
-    """What one training step minimises."""
+    """What one training step minimises.
 
-    @abstractmethod
-    def terms(
-        self,
-        model: nn.Module,
-        batch: Batch,
-        epsilon: float | Float[Tensor, " n"],
-        norm: Norm,
-        stream: Stream,
-    ) -> Terms:
-        """The step's loss and its parts.
+    An objective itself never changes. What it must remember, such as averaged weights or a multiplier, is a state that
+    the trainer carries: `begin` makes it, `terms` reads it, `advance` replaces it after the optimiser has moved.
+    """
+
+    roles: ClassVar[tuple[str, ...]] = ()
+    """Roles of the reference networks that `Step.references` must hold."""
+
+    def begin(self, model: nn.Module) -> State:  # noqa: ARG002
+        """The state before the first step; by default there is none.
 
         Args:
-            model: the network in training, in train mode.
-            batch: labelled images.
-            epsilon: current budget of the schedule, one for all or one each.
-            norm: norm of the budget.
-            stream: randomness of this step.
+            model: the network, on the device it will be trained on.
+        """
+        return {}
+
+    @abstractmethod
+    def terms(self, step: Step) -> Terms:
+        """The step's loss and its parts.
 
         Returns:
             At least "loss", a scalar that requires grad.
         """
+
+    def advance(self, model: nn.Module, state: State, terms: Terms) -> State:  # noqa: ARG002
+        """The state after the optimiser has moved; called without gradients.
+
+        Args:
+            model: the network with its new weights, without a distributed wrapper.
+            state: the state so far.
+            terms: the step's terms, averaged over the examples of all processes.
+        """
+        return state
+
+    def weights(self, state: State) -> Mapping[str, Tensor]:  # noqa: ARG002
+        """Entries of the model's `state_dict` that validation and the finished model use in place of its own."""
+        return {}

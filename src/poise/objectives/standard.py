@@ -5,29 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from poise.core.batch import Batch
 from poise.core.losses import cross_entropy
-from poise.core.streams import Stream
-from poise.core.threat import Norm
-from poise.objectives.objective import Objective, Terms
+from poise.objectives.objective import Objective, Step, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standard(Objective):
     """Ordinary training: cross-entropy on the images as they are, whatever the schedule says."""
 
-    def terms(
-        self,
-        model: nn.Module,
-        batch: Batch,
-        epsilon: float | Float[Tensor, " n"],  # noqa: ARG002 - clean images know no budget
-        norm: Norm,  # noqa: ARG002
-        stream: Stream,  # noqa: ARG002
-    ) -> Terms:
+    def terms(self, step: Step) -> Terms:
         """See `Objective.terms`; also "accuracy" on the batch."""
-        return classification_terms(model(batch.images), batch.labels)
+        return classification_terms(step.model(step.batch.images), step.batch.labels)
 
 
 def classification_terms(logits: Float[Tensor, "n classes"], labels: Tensor) -> dict[str, Tensor]:

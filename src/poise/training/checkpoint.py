@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,13 @@ class Position:
     scaler: dict[str, float] | None = None
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
+def save_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    position: Position,
+    memory: Mapping[str, Tensor],
+) -> None:
     """Write a checkpoint and then remove the older ones; dying at any instant leaves one that is whole.
 
     Args:
@@ -53,6 +60,7 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         model: the plain module, not its distributed wrapper.
         optimizer: its optimiser; the state is kept by parameter name, so it survives a change of processes.
         position: where the training stands.
+        memory: what the objective remembers.
     """
     name = f"epoch-{position.epoch:05d}-batch-{position.batch:07d}"
     partial, target = folder / f".{name}.partial", folder / name
@@ -67,6 +75,7 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
             if value is not None
         }
         _save_tensors(partial / "optimizer.safetensors", flat)
+        _save_tensors(partial / "objective.safetensors", dict(memory))
         write_text(partial / "position.json", json.dumps(asdict(position)))
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
@@ -77,20 +86,31 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
             shutil.rmtree(older, ignore_errors=True)
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, task: str) -> Position:
-    """Bring model and optimiser to the newest whole checkpoint and say where it stands; the start if there is none.
+def load_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, task: str, memory: Mapping[str, Tensor]
+) -> tuple[Position, dict[str, Tensor]]:
+    """Bring model and optimiser to the newest whole checkpoint, and say where it stands and what it remembers.
+
+    Args:
+        folder: the run's folder of checkpoints; where it holds none, the run is at its start.
+        model: the plain module.
+        optimizer: its optimiser.
+        task: digest of what the training starts from.
+        memory: what the objective remembers at the start.
 
     Raises:
-        Misuse: if the checkpoint is of another model or optimiser, or damaged.
+        Misuse: if the checkpoint is of another model, optimiser or objective, or damaged.
     """
     found = _whole(folder)
     if not found:
-        return Position(task=task)
+        return Position(task=task), dict(memory)
     newest = found[-1]
     try:
         position = Position(**json.loads((newest / "position.json").read_text(encoding="utf-8")))
         model.load_state_dict(load_file(newest / "model.safetensors"))
         _load_optimizer(load_file(newest / "optimizer.safetensors"), model, optimizer)
+        kept = load_file(newest / "objective.safetensors")
+        remembered = {name: kept[name].to(value.device) for name, value in memory.items()}
     except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise Misuse(
@@ -98,7 +118,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         ) from error
     if position.task != task:
         raise Misuse(f"{newest} is of another run: the training images, or the weights it started from, have changed")
-    return position
+    return position, remembered
 
 
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

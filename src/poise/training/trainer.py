@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,13 +18,14 @@ from accelerate.utils import LoggerType
 from poise.core.batch import Batch
 from poise.core.files import digest_words, held
 from poise.core.misuse import Failure, Misuse, suggestion
+from poise.core.modes import evaluating, frozen
 from poise.core.progress import Watch, unwatched
 from poise.core.run_folder import RunFolder
 from poise.core.streams import Stream, global_seed
 from poise.core.threat import Threat
 from poise.data import ImageSet, InMemory, batches, batches_per_epoch, check_augmentation, decoded
 from poise.models import Classifier
-from poise.objectives import Objective
+from poise.objectives import Objective, Step
 from poise.schedules import Schedule
 from poise.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from poise.training.journal import Journal
@@ -52,6 +53,7 @@ class Task:
         options: how training proceeds.
         augmentation: named preset of random changes.
         seed: decides order, augmentation, attacks and dropout.
+        references: frozen networks that the objective looks at, by role; they are left as they are.
     """
 
     classifier: Classifier
@@ -62,6 +64,7 @@ class Task:
     options: Training = field(default_factory=Training)
     augmentation: str = "none"
     seed: int = 0
+    references: Mapping[str, Classifier] = field(default_factory=dict)
 
 
 def check_task(task: Task, trackers: tuple[str, ...] = ()) -> None:
@@ -75,6 +78,8 @@ def check_task(task: Task, trackers: tuple[str, ...] = ()) -> None:
     for name, kind in kinds.items():
         if not isinstance(getattr(task, name), kind):
             raise Misuse(f"{name} must be a poise.{kind.__name__}; got {getattr(task, name)!r}")
+    if missing := [role for role in task.objective.roles if role not in task.references]:
+        raise Misuse(f"{type(task.objective).__name__} compares with other networks; missing: {', '.join(missing)}")
     check_augmentation(task.augmentation)
     if not any(parameter.requires_grad for parameter in task.classifier.parameters()):
         raise Misuse("the model has no parameter that training may change")
@@ -114,7 +119,7 @@ def train(
         Misuse: if the checkpoint is of another run.
         Diverged: if loss or weights are not finite where a checkpoint is due.
     """
-    with global_seed(Stream.seeded(task.seed)), held(folder.path):
+    with global_seed(Stream.seeded(task.seed)), held(folder.path), _consulted(task.references):
         _Loop(task, folder, trackers).run(validate, watch)
 
 
@@ -133,8 +138,12 @@ class _Loop:
         memory = torch.channels_last if options.channels_last else torch.preserve_format
         task.classifier.to(device=self.device, memory_format=memory)  # type: ignore[call-overload]
         plain = make_optimizer(task.classifier, options)
-        started_from = digest_words([task.images.digest(), task.classifier.digest()])
-        self.position = load_checkpoint(folder.checkpoints, task.classifier, plain, started_from)
+        for reference in task.references.values():
+            reference.to(device=self.device, memory_format=memory)  # type: ignore[call-overload]
+        others = (reference.digest() for reference in task.references.values())
+        started_from = digest_words([task.images.digest(), task.classifier.digest(), *others])
+        fresh = task.objective.begin(task.classifier)
+        self.position, self.memory = load_checkpoint(folder.checkpoints, task.classifier, plain, started_from, fresh)
         self.model, self.optimizer = self.accelerator.prepare(task.classifier, plain)
         self.plain_optimizer = plain
         if self.accelerator.scaler is not None and self.position.scaler:
@@ -147,6 +156,7 @@ class _Loop:
             for _ in range(self.position.epoch, self.task.options.epochs):
                 self._epoch(watch)
                 self._finish_epoch(validate)
+            self._put(self.task.objective.weights(self.memory))
         finally:
             self.optimizer.zero_grad(set_to_none=True)
             self.accelerator.end_training()
@@ -161,7 +171,7 @@ class _Loop:
         every = self.task.options.checkpoint_every
         for number, batch in enumerate(self._batches(start), start.batch):
             for name, term in self._step(batch, start.epoch, number).items():
-                sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64, device=self.device)) + term.detach()
+                sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64, device=self.device)) + term
             spent = start.seconds + time.monotonic() - began
             self.position = replace(start, batch=number + 1, sums=None, seconds=spent)
             if every and (start.epoch * self.batches + number + 1) % every == 0:
@@ -178,14 +188,25 @@ class _Loop:
         set_rates(self.optimizer, rate_share(epoch * self.batches + number, self._total, options.warmup))
         self.model.train()
         terms = self.task.objective.terms(
-            self.model, batch, self._epsilon(epoch, number), self.task.threat.norm, place.fold("attack")
+            Step(
+                self.model,
+                batch,
+                self._epsilon(epoch, number),
+                self.task.threat.norm,
+                place.fold("attack"),
+                self.task.references,
+                self.memory,
+            )
         )
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(terms["loss"])
         if options.clip is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), options.clip)
         self.optimizer.step()
-        return terms
+        means = {name: term.detach() for name, term in terms.items()}
+        with torch.no_grad():
+            self.memory = dict(self.task.objective.advance(self.task.classifier, self.memory, means))
+        return means
 
     def _finish_epoch(self, validate: Validate | None) -> None:
         """Check, measure, note down, save: in this order, so that a bad epoch leaves the last good checkpoint."""
@@ -201,7 +222,7 @@ class _Loop:
             **{f"train/{name}": value for name, value in means.items()},
         }
         if validate is not None:
-            with _in_full_precision(self.task.classifier):
+            with _in_full_precision(self.task.classifier), self._shown():
                 figures = validate(self.task.classifier)
             row |= {f"validation/{name}": value for name, value in figures.items()}
         self.journal.write(row)
@@ -213,8 +234,24 @@ class _Loop:
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
             position = replace(self.position, sums=sums or None, scaler=scaler)
-            save_checkpoint(self.folder.checkpoints, self.task.classifier, self.plain_optimizer, position)
+            save_checkpoint(self.folder.checkpoints, self.task.classifier, self.plain_optimizer, position, self.memory)
         self.accelerator.wait_for_everyone()
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        """The model with the weights that the objective wants shown; afterwards as it is in training."""
+        found, shown = self.task.classifier.state_dict(), self.task.objective.weights(self.memory)
+        kept = {name: found[name].clone() for name in shown}
+        self._put(shown)
+        try:
+            yield
+        finally:
+            self._put(kept)
+
+    def _put(self, weights: Mapping[str, torch.Tensor]) -> None:
+        found = self.task.classifier.state_dict()
+        for name, value in weights.items():
+            found[name].copy_(value)
 
     def _refuse_divergence(self, sums: Mapping[str, float]) -> None:
         """Stop before a state that is no number replaces the last good one."""
@@ -259,6 +296,16 @@ class _Loop:
 def _totals(sums: Mapping[str, torch.Tensor]) -> dict[str, float]:
     """Sums as numbers; waits for the device."""
     return {name: float(total) for name, total in sums.items()}
+
+
+@contextmanager
+def _consulted(references: Mapping[str, Classifier]) -> Iterator[None]:
+    """Reference networks in eval mode and without gradients; afterwards as they were."""
+    with ExitStack() as stack:
+        for reference in references.values():
+            stack.enter_context(evaluating(reference))
+            stack.enter_context(frozen(reference))
+        yield
 
 
 @contextmanager

@@ -17,16 +17,23 @@ if TYPE_CHECKING:
     from poise.commands.report import report
     from poise.core.misuse import Misuse
     from poise.core.threat import Threat
-    from poise.objectives import Adversarial, Standard
+    from poise.objectives import KL, PCAT, PCT, RCAT, Adversarial, Constrained, Inhibition, Squared, Standard
     from poise.schedules import Fixed, Hinge
     from poise.training import Training
 
 __all__ = [
+    "KL",
+    "PCAT",
+    "PCT",
     "PGD",
+    "RCAT",
     "Adversarial",
+    "Constrained",
     "Fixed",
     "Hinge",
+    "Inhibition",
     "Misuse",
+    "Squared",
     "Standard",
     "Threat",
     "Training",
@@ -40,13 +47,15 @@ __version__ = version("poise")
 
 _HOMES = {
     "PGD": "poise.attacks",
-    "Adversarial": "poise.objectives",
     "Fixed": "poise.schedules",
     "Hinge": "poise.schedules",
     "Misuse": "poise.core.misuse",
-    "Standard": "poise.objectives",
     "Threat": "poise.core.threat",
     "Training": "poise.training",
+    **dict.fromkeys(
+        ("KL", "PCAT", "PCT", "RCAT", "Adversarial", "Constrained", "Inhibition", "Squared", "Standard"),
+        "poise.objectives",
+    ),
     **{verb: f"poise.commands.{verb}" for verb in ("finetune", "profile", "quickstart", "report")},
 }
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from poise.commands.profile import profile
     from poise.commands.quickstart import quickstart
     from poise.commands.report import report
+    from poise.commands.update import update
     from poise.core.misuse import Misuse
     from poise.core.threat import Threat
     from poise.objectives import KL, PCAT, PCT, RCAT, Adversarial, Constrained, Inhibition, Squared, Standard
@@ -41,6 +42,7 @@ __all__ = [
     "profile",
     "quickstart",
     "report",
+    "update",
 ]
 
 __version__ = version("poise")
@@ -56,7 +58,7 @@ _HOMES = {
         ("KL", "PCAT", "PCT", "RCAT", "Adversarial", "Constrained", "Inhibition", "Squared", "Standard"),
         "poise.objectives",
     ),
-    **{verb: f"poise.commands.{verb}" for verb in ("finetune", "profile", "quickstart", "report")},
+    **{verb: f"poise.commands.{verb}" for verb in ("finetune", "profile", "quickstart", "report", "update")},
 }
 
 

@@ -41,6 +41,10 @@ VERBS = {
         "poise finetune timm:resnet18 --weights resnet18.safetensors --data folder:photos --threat.epsilon 4/255",
         positional="model",
     ),
+    "update": Verb(
+        "replace a model by a better one without losing what the old one did right",
+        "poise update --old run:runs/yesterday --new run:runs/today",
+    ),
     "profile": Verb(
         "verdicts on every image over a grid of epsilons", "poise profile run:runs/finetune", positional="model"
     ),

@@ -87,6 +87,6 @@ def test_a_full_disk_is_one_line(capsys, tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device", "runs/x")
 
-    monkeypatch.setattr("poise.commands.finetune.RunFolder.create", full)
+    monkeypatch.setattr("poise.core.run_folder.RunFolder.create", full)
     code, told = _said(capsys, "finetune", "small", "--out", str(tmp_path / "x"))
     assert (code, told) == (2, "poise: No space left on device: runs/x")

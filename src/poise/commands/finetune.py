@@ -7,18 +7,17 @@ from pathlib import Path
 
 import torch
 
-from poise.commands.recipe import refuse_changes, write_recipe
-from poise.commands.run import Run, fresh_path
-from poise.commands.terminal import say, watching
+from poise.commands.fitting import begun, fit, seconds
+from poise.commands.run import Run
+from poise.commands.terminal import say
 from poise.core.misuse import Misuse
-from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
 from poise.data import Augmentation, ImageSet, Splits, decoded, open_data
 from poise.evaluation import Examination, accuracy_curve, examine
-from poise.models import Classifier, open_model, save_model
+from poise.models import Classifier, open_model
 from poise.objectives import Adversarial, Objective
 from poise.schedules import Hinge, Schedule
-from poise.training import Task, Training, Validate, check_task, train
+from poise.training import Task, Training, Validate, check_task
 
 
 def finetune(
@@ -85,26 +84,11 @@ def finetune(
         say(note)
     task = Task(classifier, train_set, objective, schedule, threat, training, augmentation, seed)
     check_task(task, trackers)
-    folder = _folder(options, out, resume=resume)
-    if not folder.weights.exists():
-        with watching(f"fine-tuning {folder.path.name}") as watch:
-            train(task, folder, validate=_validation(splits, threat, validate_on, seed), watch=watch, trackers=trackers)
-        save_model(classifier.cpu(), folder.path)
-    say(f"{folder.path}: {training.epochs} epochs, {_seconds(folder):.1f} s")
+    folder = begun("finetune", options, out, resume=resume)
+    validate = _validation(splits, threat, validate_on, seed)
+    fit(task, folder, f"fine-tuning {folder.path.name}", validate=validate, trackers=trackers)
+    say(f"{folder.path}: {training.epochs} epochs, {seconds(folder):.1f} s")
     return Run(folder)
-
-
-def _folder(options: Mapping[str, object], out: Path | None, *, resume: bool) -> RunFolder:
-    """The run's folder: a new one with its recipe, or the one to go on with."""
-    if resume:
-        if out is None:
-            raise Misuse("say which run to resume, e.g. --config RUN/recipe.yaml --resume, or --out RUN --resume")
-        folder = RunFolder.open(out)
-        refuse_changes(folder, options, ignored=("out",))
-        return folder
-    folder = RunFolder.create(out or fresh_path(Path("runs/finetune")))
-    write_recipe(folder, "finetune", {**options, "out": folder.path})
-    return folder
 
 
 def _validation(splits: Splits, threat: Threat, count: int, seed: int) -> Validate | None:
@@ -120,7 +104,3 @@ def _validation(splits: Splits, threat: Threat, count: int, seed: int) -> Valida
         return {"clean": curve.clean.value, "robust": curve.robust.value}
 
     return validate
-
-
-def _seconds(folder: RunFolder) -> float:
-    return sum(float(row["seconds"]) for row in folder.history())

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from accelerate import PartialState
 
-from poise.commands.recipe import read_recipe
-from poise.commands.run import fresh_path
+from poise.commands.opening import open_whole
+from poise.commands.run import fresh_path, recipe_of, with_threat_of
 from poise.commands.terminal import say, watching
 from poise.core.misuse import Misuse, suggestion
 from poise.core.modes import Precision
@@ -32,7 +32,7 @@ from poise.evaluation import (
     write_profile,
 )
 from poise.evaluation.soundness.catalogue import inspect_model, inspect_profile, overrule
-from poise.models import Classifier, open_model
+from poise.models import Classifier
 
 Split = Literal["train", "validation", "test"]
 
@@ -98,7 +98,7 @@ def profile(
     overrule((), allow or ())
     if split not in get_args(Split):
         raise Misuse(f"unknown split {split!r}; {suggestion(str(split), get_args(Split))}")
-    recipe = _recipe(model)
+    recipe = recipe_of(model)
     target = Path(out) if out else _default_path(model)
     if target.exists() and not overwrite:
         raise Misuse(f"{target} exists already; replace it with --overwrite, or write elsewhere with --out")
@@ -119,12 +119,7 @@ def profile(
         skip_unreadable=skip_unreadable or bool(recipe.get("skip_unreadable")),
     )
     images = decoded(getattr(splits, split))
-    classifier = open_model(model, weights=weights, classes=images.classes, shape=images.shape, seed=seed)
-    for note in classifier.notes:
-        say(note)
-    untrained = any(note.startswith("head replaced") for note in classifier.notes) and not model.startswith("run:")
-    if untrained and weights != "random":
-        raise Misuse(f"{model} tells other classes apart than {images.address}, and a random head has nothing to judge")
+    classifier = open_whole(model, images, weights=weights, seed=seed)
     process = PartialState()
     classifier.eval().to(process.device if process.device.type == "cuda" else "cpu")
     findings = _model_findings(classifier, images, examination, allow or ()) if soundness else ()
@@ -171,18 +166,8 @@ def _tell(result: Profile, target: Path) -> None:
 
 
 def inherited(words: list[str]) -> list[str]:
-    """Options that a run's recipe adds to the words of a command line: naming a part of the threat keeps the others."""
-    threat: dict[str, Any] = next((_recipe(word).get("threat", {}) for word in words if word.startswith("run:")), {})
-    if not any(word.startswith("--threat") for word in words):
-        return words
-    return [*(word for name, value in threat.items() for word in (f"--threat.{name}", str(value))), *words]
-
-
-def _recipe(model: str) -> dict[str, Any]:
-    """The recipe of a run; nothing for other addresses."""
-    kind, _, place = model.partition(":")
-    folder = RunFolder(Path(place))
-    return read_recipe(folder.recipe) if kind == "run" and folder.recipe.is_file() else {}
+    """Options that a run's recipe adds to the words of a command line."""
+    return with_threat_of(next((word for word in words if word.startswith("run:")), ""), words)
 
 
 def _default_path(model: str) -> Path:

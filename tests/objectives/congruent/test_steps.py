@@ -105,7 +105,7 @@ def test_the_multiplier_climbs_while_the_bound_is_broken_and_falls_back_to_zero(
     assert objective.advance(nn.Identity(), state, {"flips": torch.tensor(0.0)})["multiplier"] < max(multipliers)
 
 
-def _fitted(objective, steps=400):
+def _fitted(objective, steps=150):
     """A linear network fitted to labels that an old one mostly gets right, from a start that gets others right."""
     generator = torch.Generator().manual_seed(3)
     old, model = Linear(3, (6,), 1), Linear(3, (6,), 2)
@@ -114,7 +114,7 @@ def _fitted(objective, steps=400):
         said = old(data.images).argmax(1)
     labels = torch.where(torch.rand(60, generator=generator) < 0.6, said, data.labels)
     data = type(data)(data.images, labels, data.ids)
-    optimizer, state = torch.optim.SGD(model.parameters(), lr=0.3), objective.begin(model)
+    optimizer, state = torch.optim.SGD(model.parameters(), lr=0.8), objective.begin(model)
     with frozen(old), evaluating(old):
         for number in range(steps):
             step = Step(model, data, 0.02, "linf", STREAM.fold(number), {"old": old}, state)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from poise.attacks import PGD
+    from poise.commands.doctor import doctor
     from poise.commands.finetune import finetune
     from poise.commands.profile import profile
     from poise.commands.quickstart import quickstart
@@ -38,6 +39,7 @@ __all__ = [
     "Standard",
     "Threat",
     "Training",
+    "doctor",
     "finetune",
     "profile",
     "quickstart",
@@ -48,17 +50,22 @@ __all__ = [
 __version__ = version("poise")
 
 _HOMES = {
+    "KL": "poise.objectives",
+    "PCAT": "poise.objectives",
+    "PCT": "poise.objectives",
     "PGD": "poise.attacks",
+    "RCAT": "poise.objectives",
+    "Adversarial": "poise.objectives",
+    "Constrained": "poise.objectives",
     "Fixed": "poise.schedules",
     "Hinge": "poise.schedules",
+    "Inhibition": "poise.objectives",
     "Misuse": "poise.core.misuse",
+    "Squared": "poise.objectives",
+    "Standard": "poise.objectives",
     "Threat": "poise.core.threat",
     "Training": "poise.training",
-    **dict.fromkeys(
-        ("KL", "PCAT", "PCT", "RCAT", "Adversarial", "Constrained", "Inhibition", "Squared", "Standard"),
-        "poise.objectives",
-    ),
-    **{verb: f"poise.commands.{verb}" for verb in ("finetune", "profile", "quickstart", "report", "update")},
+    **{verb: f"poise.commands.{verb}" for verb in ("doctor", "finetune", "profile", "quickstart", "report", "update")},
 }
 
 

@@ -22,9 +22,11 @@ from poise.evaluation import (
     Examination,
     Finding,
     Mode,
+    Part,
     Profile,
     Suite,
     accuracy_curve,
+    adversarials_path,
     blocked,
     examine,
     expected_robustness,
@@ -58,6 +60,8 @@ def profile(
     proposing: Precision = "fp32",
     soundness: bool = True,
     allow: list[str] | None = None,
+    keep_adversarials: bool = False,
+    part: str | None = None,
     out: Path | str | None = None,
     overwrite: bool = False,
     seed: int = 0,
@@ -83,7 +87,10 @@ def profile(
         proposing: precision of the passes that propose adversarial images; fp32 ones confirm each.
         soundness: check model and verdicts for the known ways in which an evaluation fools its user.
         allow: names of checks whose objection is overridden; the profile and its report say so.
-        out: file to write; by default profile.parquet in the run's folder, or profiles/NAME.parquet.
+        keep_adversarials: keep the adversarial image behind each verdict, in a file beside the profile.
+        part: judge only this part of the images, such as 2/5 for the second of five; poise merge joins the parts.
+        out: file to write; by default profile.parquet in the run's folder, or profiles/NAME.parquet, and for a part
+            with its number in the name.
         overwrite: replace a profile that is there already.
         seed: decides everything random.
 
@@ -98,8 +105,9 @@ def profile(
     overrule((), allow or ())
     if split not in get_args(Split):
         raise Misuse(f"unknown split {split!r}; {suggestion(str(split), get_args(Split))}")
+    chosen = None if part is None else Part.read(part)
     recipe = _recipe(model)
-    target = Path(out) if out else _default_path(model)
+    target = Path(out) if out else _default_path(model, chosen)
     if target.exists() and not overwrite:
         raise Misuse(f"{target} exists already; replace it with --overwrite, or write elsewhere with --out")
     threat = threat or Threat(**recipe.get("threat", {}))
@@ -118,7 +126,8 @@ def profile(
         limit=recipe.get("limit") if limit is None else limit,
         skip_unreadable=skip_unreadable or bool(recipe.get("skip_unreadable")),
     )
-    images = decoded(getattr(splits, split))
+    whole: ImageSet = getattr(splits, split)
+    images = decoded(whole.select(chosen.rows(whole.ids)) if chosen else whole)
     classifier = open_model(model, weights=weights, classes=images.classes, shape=images.shape, seed=seed)
     for note in classifier.notes:
         say(note)
@@ -129,13 +138,25 @@ def profile(
     classifier.eval().to(process.device if process.device.type == "cuda" else "cpu")
     findings = _model_findings(classifier, images, examination, allow or ()) if soundness else ()
     with watching(f"profiling {model}") as watch:
-        result = examine(classifier, images, examination, model_address=model, split=split, journal=target, watch=watch)
+        result = examine(
+            classifier,
+            images,
+            examination,
+            model_address=model,
+            split=split,
+            journal=target,
+            keep_adversarials=keep_adversarials,
+            whole=whole if chosen else None,
+            watch=watch,
+        )
     if not process.is_main_process:
         return result
     if soundness:
         again = inspect_profile(result, classifier, images, steps=_STEPS[suite])
         result = replace(result, findings=overrule((*findings, *again), allow or ()))
     write_profile(result, target)
+    if not keep_adversarials:
+        adversarials_path(target).unlink(missing_ok=True)
     remove_journals(target)
     _tell(result, target)
     return result
@@ -164,8 +185,9 @@ def _tell(result: Profile, target: Path) -> None:
         return
     curve, expected = accuracy_curve(result), expected_robustness(result)
     header = result.header
+    count = f"a part, {len(result)} of {header.whole} images" if result.partial else f"{len(result)} images"
     say(
-        f"{target}: {len(result)} images, {header.norm} {Epsilon(header.epsilons[-1])}, {header.suite}: "
+        f"{target}: {count}, {header.norm} {Epsilon(header.epsilons[-1])}, {header.suite}: "
         f"clean {curve.clean.value:.1%}, robust {curve.robust.value:.1%}, expected robustness {expected.value:.1%}"
     )
 
@@ -185,9 +207,10 @@ def _recipe(model: str) -> dict[str, Any]:
     return read_recipe(folder.recipe) if kind == "run" and folder.recipe.is_file() else {}
 
 
-def _default_path(model: str) -> Path:
+def _default_path(model: str, part: Part | None) -> Path:
     kind, _, place = model.partition(":")
+    ending = f".part-{part.number}-of-{part.of}.parquet" if part else ".parquet"
     if kind == "run":
-        return RunFolder(Path(place)).profile
+        return RunFolder(Path(place)).profile.with_suffix(ending)
     name = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in model)
-    return fresh_path(Path("profiles") / f"{name}.parquet")
+    return fresh_path(Path("profiles") / f"{name}{ending}")

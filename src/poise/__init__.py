@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from poise.attacks import PGD
     from poise.commands.finetune import finetune
+    from poise.commands.merge import merge
     from poise.commands.profile import profile
     from poise.commands.quickstart import quickstart
     from poise.commands.report import report
@@ -31,6 +32,7 @@ __all__ = [
     "Threat",
     "Training",
     "finetune",
+    "merge",
     "profile",
     "quickstart",
     "report",
@@ -47,7 +49,7 @@ _HOMES = {
     "Standard": "poise.objectives",
     "Threat": "poise.core.threat",
     "Training": "poise.training",
-    **{verb: f"poise.commands.{verb}" for verb in ("finetune", "profile", "quickstart", "report")},
+    **{verb: f"poise.commands.{verb}" for verb in ("finetune", "merge", "profile", "quickstart", "report")},
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from accelerate import PartialState
 
+from poise.commands.headline import tell
 from poise.commands.recipe import read_recipe
 from poise.commands.run import fresh_path
 from poise.commands.terminal import say, watching
@@ -25,11 +26,9 @@ from poise.evaluation import (
     Part,
     Profile,
     Suite,
-    accuracy_curve,
     adversarials_path,
     blocked,
     examine,
-    expected_robustness,
     remove_journals,
     write_profile,
 )
@@ -158,7 +157,7 @@ def profile(
     if not keep_adversarials:
         adversarials_path(target).unlink(missing_ok=True)
     remove_journals(target)
-    _tell(result, target)
+    tell(result, target)
     return result
 
 
@@ -173,23 +172,6 @@ def _model_findings(
         named = "; ".join(f"{found.check}: {found.evidence}" for found in objections)
         raise Misuse(f"{named} (see --allow {','.join(found.check for found in objections)})")
     return findings
-
-
-def _tell(result: Profile, target: Path) -> None:
-    """The headline, unless a check objects to it."""
-    for finding in result.findings:
-        if finding.status in {"warn", "block"}:
-            say(str(finding))
-    if objections := blocked(result.findings):
-        say(f"{target}: written, but no figure is shown: {', '.join(found.check for found in objections)}")
-        return
-    curve, expected = accuracy_curve(result), expected_robustness(result)
-    header = result.header
-    count = f"a part, {len(result)} of {header.whole} images" if result.partial else f"{len(result)} images"
-    say(
-        f"{target}: {count}, {header.norm} {Epsilon(header.epsilons[-1])}, {header.suite}: "
-        f"clean {curve.clean.value:.1%}, robust {curve.robust.value:.1%}, expected robustness {expected.value:.1%}"
-    )
 
 
 def inherited(words: list[str]) -> list[str]:

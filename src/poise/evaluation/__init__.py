@@ -9,6 +9,7 @@ from poise.evaluation.adversarials import Adversarials, Kept, adversarials_path,
 from poise.evaluation.brackets import Mode
 from poise.evaluation.curve import Curve, Estimate, accuracy_curve, expected_robustness, share
 from poise.evaluation.grid import epsilon_grid
+from poise.evaluation.joining import join_adversarials, join_profiles
 from poise.evaluation.journal import remove_journals
 from poise.evaluation.judge import Examination, examine
 from poise.evaluation.parts import Part
@@ -34,6 +35,8 @@ __all__ = [
     "epsilon_grid",
     "examine",
     "expected_robustness",
+    "join_adversarials",
+    "join_profiles",
     "read_adversarials",
     "read_profile",
     "remove_journals",

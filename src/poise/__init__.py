@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from poise.attacks import PGD
     from poise.commands.doctor import doctor
     from poise.commands.finetune import finetune
+    from poise.commands.merge import merge
     from poise.commands.profile import profile
     from poise.commands.quickstart import quickstart
     from poise.commands.report import report
@@ -41,6 +42,7 @@ __all__ = [
     "Training",
     "doctor",
     "finetune",
+    "merge",
     "profile",
     "quickstart",
     "report",
@@ -50,27 +52,33 @@ __all__ = [
 __version__ = version("poise")
 
 _HOMES = {
+    "PGD": "poise.attacks",
+    "Misuse": "poise.core.misuse",
+    "Threat": "poise.core.threat",
+    "Adversarial": "poise.objectives",
+    "Constrained": "poise.objectives",
+    "Inhibition": "poise.objectives",
     "KL": "poise.objectives",
     "PCAT": "poise.objectives",
     "PCT": "poise.objectives",
-    "PGD": "poise.attacks",
     "RCAT": "poise.objectives",
-    "Adversarial": "poise.objectives",
-    "Constrained": "poise.objectives",
-    "Fixed": "poise.schedules",
-    "Hinge": "poise.schedules",
-    "Inhibition": "poise.objectives",
-    "Misuse": "poise.core.misuse",
     "Squared": "poise.objectives",
     "Standard": "poise.objectives",
-    "Threat": "poise.core.threat",
+    "Fixed": "poise.schedules",
+    "Hinge": "poise.schedules",
     "Training": "poise.training",
-    **{verb: f"poise.commands.{verb}" for verb in ("doctor", "finetune", "profile", "quickstart", "report", "update")},
+    "doctor": "poise.commands.doctor",
+    "finetune": "poise.commands.finetune",
+    "merge": "poise.commands.merge",
+    "profile": "poise.commands.profile",
+    "quickstart": "poise.commands.quickstart",
+    "report": "poise.commands.report",
+    "update": "poise.commands.update",
 }
+"""Where each public name lives. They are imported when first used, so that `poise --help` does not wait for PyTorch."""
 
 
 def __getattr__(name: str) -> object:
-    """Public names are imported when first used, so that `poise --help` does not wait for PyTorch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'poise' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

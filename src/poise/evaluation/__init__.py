@@ -6,30 +6,40 @@ artefact of evidence; `judge` makes one (`brackets` says what it tries next), `p
 """
 
 from poise.attacks.suites import Suite
+from poise.evaluation.adversarials import Adversarials, Kept, adversarials_path, read_adversarials
 from poise.evaluation.brackets import Mode
 from poise.evaluation.curve import Curve, Estimate, accuracy_curve, expected_robustness, share
 from poise.evaluation.grid import epsilon_grid
+from poise.evaluation.joining import join_adversarials, join_profiles
 from poise.evaluation.journal import remove_journals
 from poise.evaluation.judge import Examination, examine
+from poise.evaluation.parts import Part
 from poise.evaluation.profile import Header, Profile
 from poise.evaluation.profile_csv import read_profile_csv, write_profile_csv
 from poise.evaluation.profile_file import read_profile, write_profile
 from poise.evaluation.soundness.finding import Finding, blocked
 
 __all__ = [
+    "Adversarials",
     "Curve",
     "Estimate",
     "Examination",
     "Finding",
     "Header",
+    "Kept",
     "Mode",
+    "Part",
     "Profile",
     "Suite",
     "accuracy_curve",
+    "adversarials_path",
     "blocked",
     "epsilon_grid",
     "examine",
     "expected_robustness",
+    "join_adversarials",
+    "join_profiles",
+    "read_adversarials",
     "read_profile",
     "read_profile_csv",
     "remove_journals",

@@ -18,15 +18,20 @@ if TYPE_CHECKING:
     from poise.core.misuse import Misuse
     from poise.core.threat import Threat
     from poise.objectives import Adversarial, Standard
-    from poise.schedules import Fixed, Hinge
+    from poise.schedules import Adaptive, Automatic, Cosine, Fixed, Hinge, Linear, Random
     from poise.training import Training
 
 __all__ = [
     "PGD",
+    "Adaptive",
     "Adversarial",
+    "Automatic",
+    "Cosine",
     "Fixed",
     "Hinge",
+    "Linear",
     "Misuse",
+    "Random",
     "Standard",
     "Threat",
     "Training",
@@ -41,12 +46,11 @@ __version__ = version("poise")
 _HOMES = {
     "PGD": "poise.attacks",
     "Adversarial": "poise.objectives",
-    "Fixed": "poise.schedules",
-    "Hinge": "poise.schedules",
     "Misuse": "poise.core.misuse",
     "Standard": "poise.objectives",
     "Threat": "poise.core.threat",
     "Training": "poise.training",
+    **dict.fromkeys(("Adaptive", "Automatic", "Cosine", "Fixed", "Hinge", "Linear", "Random"), "poise.schedules"),
     **{verb: f"poise.commands.{verb}" for verb in ("finetune", "profile", "quickstart", "report")},
 }
 

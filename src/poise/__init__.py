@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from poise.core.misuse import Misuse
     from poise.core.threat import Threat
     from poise.objectives import KL, PCAT, PCT, RCAT, Adversarial, Constrained, Inhibition, Squared, Standard
-    from poise.schedules import Fixed, Hinge
+    from poise.schedules import Adaptive, Automatic, Cosine, Fixed, Hinge, Linear, Random
     from poise.training import Training
 
 __all__ = [
@@ -30,12 +30,17 @@ __all__ = [
     "PCT",
     "PGD",
     "RCAT",
+    "Adaptive",
     "Adversarial",
+    "Automatic",
     "Constrained",
+    "Cosine",
     "Fixed",
     "Hinge",
     "Inhibition",
+    "Linear",
     "Misuse",
+    "Random",
     "Squared",
     "Standard",
     "Threat",
@@ -64,8 +69,13 @@ _HOMES = {
     "RCAT": "poise.objectives",
     "Squared": "poise.objectives",
     "Standard": "poise.objectives",
+    "Adaptive": "poise.schedules",
+    "Automatic": "poise.schedules",
+    "Cosine": "poise.schedules",
     "Fixed": "poise.schedules",
     "Hinge": "poise.schedules",
+    "Linear": "poise.schedules",
+    "Random": "poise.schedules",
     "Training": "poise.training",
     "doctor": "poise.commands.doctor",
     "finetune": "poise.commands.finetune",

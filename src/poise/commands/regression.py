@@ -29,8 +29,8 @@ class Regression:
         self._examination = Examination(threat=threat, suite="fast", points=(), seed=seed)
         self._old = self._profile(old, "the old model")
 
-    def __call__(self, classifier: Classifier) -> Mapping[str, float]:
-        """The figures of a model: see `flip_figures`."""
+    def __call__(self, classifier: Classifier, epsilon: float = 0.0) -> Mapping[str, float]:  # noqa: ARG002
+        """The figures of a model: see `flip_figures`; the epsilon that training has reached plays no part."""
         return flip_figures(self._old, self._profile(classifier, "in training"))
 
     def _profile(self, classifier: Classifier, name: str) -> Profile:

@@ -68,7 +68,7 @@ def update(
         old_weights: a local weights file for the old model; by default what its address carries.
         new_weights: a local weights file for the new model.
         threat: what the models shall withstand; by default the new run's.
-        schedule: how epsilon grows to the threat's: fixed or hinge.
+        schedule: how epsilon grows to the threat's, as in fine-tuning; all but adaptive.
         objective: what a step minimises: rcat, pcat, pct or constrained.
         grid: pairs [[alpha, beta], ...] to try beside the objective's own; by default those published for it, [] for
             none.
@@ -102,6 +102,11 @@ def update(
     tried = objectives_tried(objective, grid)
     if validate_on < 1:
         raise Misuse(f"validate_on must be at least 1: an update is chosen by its flips; got {validate_on}")
+    if unheard := sorted(set(schedule.hears) - {"clean", "robust"}):
+        raise Misuse(
+            f"the schedule {type(schedule).__name__.lower()} listens to {', '.join(unheard)}, which an update does not "
+            "measure; choose another"
+        )
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise Misuse(f"tolerance must be a share of at least 0; got {tolerance}")
     splits = open_data(data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)

@@ -36,6 +36,7 @@ class Position:
         seconds: time spent on the epoch so far.
         task: digest of what the training started from; a checkpoint of another is refused.
         scaler: state of the loss scaling in fp16.
+        schedule: what the schedule remembers; None before it began.
     """
 
     epoch: int = 0
@@ -44,6 +45,7 @@ class Position:
     seconds: float = 0.0
     task: str = ""
     scaler: dict[str, float] | None = None
+    schedule: dict[str, float | None] | None = None
 
 
 def save_checkpoint(

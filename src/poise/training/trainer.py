@@ -26,14 +26,18 @@ from poise.core.threat import Threat
 from poise.data import ImageSet, InMemory, batches, batches_per_epoch, check_augmentation, decoded
 from poise.models import Classifier
 from poise.objectives import Objective, Step
-from poise.schedules import Schedule
+from poise.schedules import Memory, Moment, Schedule
 from poise.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from poise.training.journal import Journal
 from poise.training.optimisation import make_optimizer, rate_share, set_rates
 from poise.training.options import Training
 
-Validate = Callable[[Classifier], Mapping[str, float]]
-"""Measures a classifier after an epoch; its figures stand in the epoch's row under "validation/"."""
+Validate = Callable[[Classifier, float], Mapping[str, float]]
+"""Measures a classifier after an epoch, given the epsilon that the epoch ended with; its figures stand in the epoch's
+row under "validation/", and schedules that listen hear them."""
+
+Noted = Callable[[Mapping[str, float]], None]
+"""Told of every epoch's row, once it is written."""
 
 
 class Diverged(Failure):
@@ -101,6 +105,7 @@ def train(
     *,
     validate: Validate | None = None,
     watch: Watch = unwatched,
+    noted: Noted = lambda _: None,
     trackers: tuple[str, ...] = ("tensorboard",),
 ) -> None:
     """Train a classifier, or go on from the newest checkpoint of the folder, and leave its state and metrics there.
@@ -111,16 +116,19 @@ def train(
     Args:
         task: what to train.
         folder: where checkpoints and metrics go.
-        validate: called after every epoch.
+        validate: called after every epoch; schedules that listen need it.
         watch: told of progress after every step.
+        noted: told of every epoch's figures.
         trackers: names of accelerate's trackers that get every epoch's figures.
 
     Raises:
-        Misuse: if the checkpoint is of another run.
+        Misuse: if the checkpoint is of another run, and for a schedule that listens where there is nothing to hear.
         Diverged: if loss or weights are not finite where a checkpoint is due.
     """
+    if task.schedule.hears and validate is None:
+        raise Misuse(f"the schedule {type(task.schedule).__name__} listens to validation; there is none")
     with global_seed(Stream.seeded(task.seed)), held(folder.path), _consulted(task.references):
-        _Loop(task, folder, trackers).run(validate, watch)
+        _Loop(task, folder, trackers).run(validate, watch, noted)
 
 
 class _Loop:
@@ -150,12 +158,12 @@ class _Loop:
             self.accelerator.scaler.load_state_dict(self.position.scaler)
         self.journal = Journal(folder, self.accelerator, self.position.epoch)
 
-    def run(self, validate: Validate | None, watch: Watch) -> None:
+    def run(self, validate: Validate | None, watch: Watch, noted: Noted) -> None:
         """All epochs that are left."""
         try:
             for _ in range(self.position.epoch, self.task.options.epochs):
                 self._epoch(watch)
-                self._finish_epoch(validate)
+                noted(self._finish_epoch(validate))
             self._put(self.task.objective.weights(self.memory))
         finally:
             self.optimizer.zero_grad(set_to_none=True)
@@ -187,15 +195,17 @@ class _Loop:
         torch.manual_seed(place.fold("layers", self.accelerator.process_index).key)
         set_rates(self.optimizer, rate_share(epoch * self.batches + number, self._total, options.warmup))
         self.model.train()
+        share = self.task.schedule.share(replace(self._moment(epoch, number), ids=batch.ids))
         terms = self.task.objective.terms(
             Step(
                 self.model,
                 batch,
-                self._epsilon(epoch, number),
+                float(self.task.threat.epsilon) * share,
                 self.task.threat.norm,
                 place.fold("attack"),
                 self.task.references,
                 self.memory,
+                share if isinstance(share, float) else 1.0,
             )
         )
         self.optimizer.zero_grad(set_to_none=True)
@@ -208,7 +218,7 @@ class _Loop:
             self.memory = dict(self.task.objective.advance(self.task.classifier, self.memory, means))
         return means
 
-    def _finish_epoch(self, validate: Validate | None) -> None:
+    def _finish_epoch(self, validate: Validate | None) -> Mapping[str, float]:
         """Check, measure, note down, save: in this order, so that a bad epoch leaves the last good checkpoint."""
         epoch, sums = self.position.epoch, self.position.sums or {}
         means = {name: total / self.batches for name, total in sums.items()}
@@ -221,13 +231,16 @@ class _Loop:
             "seconds": self.position.seconds,
             **{f"train/{name}": value for name, value in means.items()},
         }
+        remembered = self._remembered
         if validate is not None:
             with _in_full_precision(self.task.classifier), self._shown():
-                figures = validate(self.task.classifier)
+                figures = validate(self.task.classifier, row["epsilon"])
+            remembered = self._heard(figures)
             row |= {f"validation/{name}": value for name, value in figures.items()}
         self.journal.write(row)
-        self.position = Position(epoch + 1, task=self.position.task)
+        self.position = Position(epoch + 1, task=self.position.task, schedule=dict(remembered))
         self._checkpoint({})
+        return row
 
     def _checkpoint(self, sums: dict[str, float]) -> None:
         """Save the state, which the caller found to be finite."""
@@ -287,10 +300,32 @@ class _Loop:
         return (epoch + number / self.batches) / self.task.options.epochs
 
     def _epsilon(self, epoch: int, number: int) -> float:
-        """The budget of a step."""
+        """The budget of a step; where examples have their own, its mean."""
+        return float(self.task.threat.epsilon) * self.task.schedule.mean(self._moment(epoch, number))
+
+    def _moment(self, epoch: int, number: int) -> Moment:
+        """Where a step stands, to the schedule: at itself, or at the start of its epoch."""
+        at = number if self.task.schedule.every == "step" else 0
+        return Moment(
+            progress=self._progress(epoch, at),
+            epoch=epoch,
+            step=epoch * self.batches + at,
+            stream=self.stream.fold("schedule"),
+            memory=self._remembered,
+        )
+
+    @property
+    def _remembered(self) -> Memory:
+        """What the schedule remembers."""
+        found = self.position.schedule
+        return self.task.schedule.begin() if found is None else found
+
+    def _heard(self, figures: Mapping[str, float]) -> Memory:
+        """What the schedule remembers once it has heard of the epoch in progress."""
         schedule = self.task.schedule
-        moment = self._progress(epoch, number if schedule.every == "step" else 0)
-        return float(self.task.threat.epsilon) * schedule.share(moment)
+        if missing := [name for name in schedule.hears if name not in figures]:
+            raise Misuse(f"the schedule {type(schedule).__name__} needs {', '.join(missing)} of the validation")
+        return schedule.heard(self._moment(self.position.epoch + 1, 0), figures)
 
 
 def _totals(sums: Mapping[str, torch.Tensor]) -> dict[str, float]:

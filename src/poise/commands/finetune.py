@@ -18,7 +18,17 @@ from poise.evaluation import Examination, accuracy_curve, examine
 from poise.models import Classifier, open_model, save_model
 from poise.objectives import Adversarial, Objective
 from poise.schedules import Hinge, Schedule
-from poise.training import Task, Training, Validate, check_task, train
+from poise.training import (
+    Task,
+    Training,
+    Transfer,
+    Validate,
+    Whole,
+    check_surroundings,
+    check_task,
+    on_main,
+    train,
+)
 
 
 def finetune(
@@ -30,6 +40,7 @@ def finetune(
     schedule: Schedule = Hinge(),
     objective: Objective = Adversarial(),
     training: Training = Training(),
+    transfer: Transfer = Whole(),
     augmentation: Augmentation = "finetune",
     image_size: int | None = None,
     limit: int | None = None,
@@ -43,7 +54,8 @@ def finetune(
     """Fine-tune a pretrained classifier on your images so that it withstands adversarial examples.
 
     The run folder gets the recipe, the weights, the metrics of every epoch and checkpoints; nothing is created unless
-    model and data can be opened and fit each other.
+    model and data can be opened and fit each other. Under `accelerate launch` the processes share every batch and every
+    validation, and take the steps that one would take; the main one writes.
 
     Args:
         model: address of the network: timm:NAME, run:FOLDER, python:pkg.module:factory, small, resnet18.
@@ -53,6 +65,7 @@ def finetune(
         schedule: how epsilon grows to the threat's: hinge or fixed.
         objective: what a step minimises: adversarial or standard.
         training: epochs, batch size, optimiser and the like.
+        transfer: which weights are trained: whole, head, last (blocks), probe (the head first, then all) or lora.
         augmentation: random changes of training images: none, flip, crop (flip and shift), finetune (flip, colour,
             rotation); choose none where mirrored images mean something else, as digits and letters do.
         image_size: resize the shorter side to this and crop the centre.
@@ -74,6 +87,7 @@ def finetune(
     options = {name: value for name, value in locals().items() if name != "resume"}
     if validate_on < 0:
         raise Misuse(f"validate_on must be at least 0; got {validate_on}")
+    check_surroundings(training)
     splits = open_data(data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
     train_set = splits.train
     for name in splits.skipped:
@@ -83,13 +97,14 @@ def finetune(
     )
     for note in classifier.notes:
         say(note)
-    task = Task(classifier, train_set, objective, schedule, threat, training, augmentation, seed)
+    task = Task(classifier, train_set, objective, schedule, threat, training, augmentation, seed, transfer=transfer)
     check_task(task, trackers)
-    folder = _folder(options, out, resume=resume)
-    if not folder.weights.exists():
+    folder = on_main(lambda: _folder(options, out, resume=resume))
+    if not on_main(folder.weights.exists):
         with watching(f"fine-tuning {folder.path.name}") as watch:
-            train(task, folder, validate=_validation(splits, threat, validate_on, seed), watch=watch, trackers=trackers)
-        save_model(classifier.cpu(), folder.path)
+            validate = _validation(splits, threat, validate_on, seed)
+            train(task, folder, validate=validate, watch=watch, tell=say, trackers=trackers)
+        on_main(lambda: save_model(classifier.cpu(), folder.path))
     say(f"{folder.path}: {training.epochs} epochs, {_seconds(folder):.1f} s")
     return Run(folder)
 

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from accelerate import PartialState
-
 from poise.commands.recipe import read_recipe
 from poise.commands.run import fresh_path
 from poise.commands.terminal import say, watching
@@ -33,6 +31,7 @@ from poise.evaluation import (
 )
 from poise.evaluation.soundness.catalogue import inspect_model, inspect_profile, overrule
 from poise.models import Classifier, open_model
+from poise.training import process_state
 
 Split = Literal["train", "validation", "test"]
 
@@ -125,7 +124,7 @@ def profile(
     untrained = any(note.startswith("head replaced") for note in classifier.notes) and not model.startswith("run:")
     if untrained and weights != "random":
         raise Misuse(f"{model} tells other classes apart than {images.address}, and a random head has nothing to judge")
-    process = PartialState()
+    process = process_state()
     classifier.eval().to(process.device if process.device.type == "cuda" else "cpu")
     findings = _model_findings(classifier, images, examination, allow or ()) if soundness else ()
     with watching(f"profiling {model}") as watch:

@@ -26,6 +26,7 @@ FAMILIES = {
     "schedule": "poise.schedules.Schedule",
     "objective": "poise.objectives.Objective",
     "attack": "poise.attacks.Attack",
+    "transfer": "poise.training.Transfer",
 }
 """Options that hold a member of a family, by the last part of their name, with the family's base class."""
 

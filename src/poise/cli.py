@@ -47,6 +47,7 @@ VERBS = {
     "report": Verb(
         "runs beside each other: a table and a page", "poise report runs/a runs/b", positional="runs", many=True
     ),
+    "doctor": Verb("versions, devices and speed, to paste into an issue", "poise doctor"),
 }
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from poise.core.threat import Threat
     from poise.objectives import KL, PCAT, PCT, RCAT, Adversarial, Constrained, Inhibition, Squared, Standard
     from poise.schedules import Adaptive, Automatic, Cosine, Fixed, Hinge, Linear, Random
-    from poise.training import Training
+    from poise.training import Head, Last, LoRA, Probe, Training, Transfer, Whole
 
 __all__ = [
     "KL",
@@ -36,15 +36,21 @@ __all__ = [
     "Constrained",
     "Cosine",
     "Fixed",
+    "Head",
     "Hinge",
     "Inhibition",
+    "Last",
     "Linear",
+    "LoRA",
     "Misuse",
+    "Probe",
     "Random",
     "Squared",
     "Standard",
     "Threat",
     "Training",
+    "Transfer",
+    "Whole",
     "doctor",
     "finetune",
     "merge",
@@ -76,7 +82,13 @@ _HOMES = {
     "Hinge": "poise.schedules",
     "Linear": "poise.schedules",
     "Random": "poise.schedules",
+    "Head": "poise.training",
+    "Last": "poise.training",
+    "LoRA": "poise.training",
+    "Probe": "poise.training",
     "Training": "poise.training",
+    "Transfer": "poise.training",
+    "Whole": "poise.training",
     "doctor": "poise.commands.doctor",
     "finetune": "poise.commands.finetune",
     "merge": "poise.commands.merge",

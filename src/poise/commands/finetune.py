@@ -13,7 +13,7 @@ from poise.data import Augmentation, open_data
 from poise.models import open_model
 from poise.objectives import Adversarial, Objective
 from poise.schedules import Hinge, Schedule
-from poise.training import Task, Training, check_task
+from poise.training import Task, Training, Transfer, Whole, check_surroundings, check_task
 
 
 def finetune(
@@ -25,6 +25,7 @@ def finetune(
     schedule: Schedule = Hinge(),
     objective: Objective = Adversarial(),
     training: Training = Training(),
+    transfer: Transfer = Whole(),
     augmentation: Augmentation = "finetune",
     image_size: int | None = None,
     limit: int | None = None,
@@ -38,7 +39,8 @@ def finetune(
     """Fine-tune a pretrained classifier on your images so that it withstands adversarial examples.
 
     The run folder gets the recipe, the weights, the metrics of every epoch and checkpoints; nothing is created unless
-    model and data can be opened and fit each other.
+    model and data can be opened and fit each other. Under `accelerate launch` the processes share every batch and every
+    validation, and take the steps that one would take; the main one writes.
 
     Args:
         model: address of the network: timm:NAME, run:FOLDER, python:pkg.module:factory, small, resnet18.
@@ -49,6 +51,7 @@ def finetune(
             accuracy stops improving) or adaptive (follows what the network can take).
         objective: what a step minimises: adversarial or standard.
         training: epochs, batch size, optimiser and the like.
+        transfer: which weights are trained: whole, head, last (blocks), probe (the head first, then all) or lora.
         augmentation: random changes of training images: none, flip, crop (flip and shift), finetune (flip, colour,
             rotation); choose none where mirrored images mean something else, as digits and letters do.
         image_size: resize the shorter side to this and crop the centre.
@@ -69,6 +72,7 @@ def finetune(
     out = None if out is None else Path(out)
     options = {name: value for name, value in locals().items() if name != "resume"}
     check_validation(validate_on, schedule)
+    check_surroundings(training)
     splits = open_data(data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
     train_set = splits.train
     for name in splits.skipped:
@@ -78,7 +82,7 @@ def finetune(
     )
     for note in classifier.notes:
         say(note)
-    task = Task(classifier, train_set, objective, schedule, threat, training, augmentation, seed)
+    task = Task(classifier, train_set, objective, schedule, threat, training, augmentation, seed, transfer=transfer)
     check_task(task, trackers)
     folder = begun("finetune", options, out, resume=resume)
     validate = validation(splits.validation, threat, validate_on, schedule, seed)

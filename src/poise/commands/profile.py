@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from accelerate import PartialState
-
 from poise.commands.headline import tell
 from poise.commands.opening import open_whole
 from poise.commands.run import fresh_path, recipe_of, with_threat_of
@@ -34,6 +32,7 @@ from poise.evaluation import (
 )
 from poise.evaluation.soundness.catalogue import inspect_model, inspect_profile, overrule
 from poise.models import Classifier
+from poise.training import process_state
 
 Split = Literal["train", "validation", "test"]
 
@@ -128,7 +127,7 @@ def profile(
     whole: ImageSet = getattr(splits, split)
     images = decoded(whole.select(chosen.rows(whole.ids)) if chosen else whole)
     classifier = open_whole(model, images, weights=weights, seed=seed)
-    process = PartialState()
+    process = process_state()
     classifier.eval().to(process.device if process.device.type == "cuda" else "cpu")
     findings = _model_findings(classifier, images, examination, allow or ()) if soundness else ()
     with watching(f"profiling {model}") as watch:

@@ -13,7 +13,7 @@ from poise.core.threat import Threat
 from poise.evaluation import Suite
 from poise.objectives import Standard
 from poise.schedules import Fixed, Hinge
-from poise.training import Training
+from poise.training import Training, on_main
 
 THREAT = Threat(norm="linf", epsilon="0.2")
 """A fifth of the grey range, at 8 x 8 pixels: large enough that a standard network holds almost nothing."""
@@ -40,9 +40,8 @@ def quickstart(
         The runs: standard, fixed, scheduled.
     """
     with threads(1):
-        return _three_runs(
-            fresh_path(out), Training(epochs=epochs, batch_size=64, learning_rate=LEARNING_RATE), suite, seed
-        )
+        folder = on_main(lambda: fresh_path(out))
+        return _three_runs(folder, Training(epochs=epochs, batch_size=64, learning_rate=LEARNING_RATE), suite, seed)
 
 
 def _three_runs(folder: Path, options: Training, suite: Suite, seed: int) -> list[Run]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from poise.attacks import PGD
     from poise.commands.doctor import doctor
+    from poise.commands.export import export
     from poise.commands.finetune import finetune
     from poise.commands.merge import merge
     from poise.commands.profile import profile
@@ -52,6 +53,7 @@ __all__ = [
     "Transfer",
     "Whole",
     "doctor",
+    "export",
     "finetune",
     "merge",
     "profile",
@@ -90,6 +92,7 @@ _HOMES = {
     "Transfer": "poise.training",
     "Whole": "poise.training",
     "doctor": "poise.commands.doctor",
+    "export": "poise.commands.export",
     "finetune": "poise.commands.finetune",
     "merge": "poise.commands.merge",
     "profile": "poise.commands.profile",

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from poise.commands.headline import tell
 from poise.commands.opening import open_whole
-from poise.commands.run import fresh_path, recipe_of, with_threat_of
+from poise.commands.run import file_name, fresh_path, recipe_of, with_threat_of
 from poise.commands.terminal import watching
 from poise.core.misuse import Misuse, suggestion
 from poise.core.modes import Precision
@@ -178,5 +178,4 @@ def _default_path(model: str, part: Part | None) -> Path:
     ending = f".part-{part.number}-of-{part.of}.parquet" if part else ".parquet"
     if kind == "run":
         return RunFolder(Path(place)).profile.with_suffix(ending)
-    name = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in model)
-    return fresh_path(Path("profiles") / f"{name}{ending}")
+    return fresh_path(Path("profiles") / f"{file_name(model)}{ending}")

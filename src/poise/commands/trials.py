@@ -101,12 +101,12 @@ def write_trials(folder: RunFolder, rows: Sequence[Trial], best: Trial) -> None:
     write_text(folder.path / "trials.json", json.dumps(table, indent=1) + "\n")
 
 
-def print_trials(rows: Sequence[Trial], best: Trial, title: str, console: Console | None = None) -> None:
-    """Print the table, in %, on standard output."""
+def print_trials(rows: Sequence[Trial], title: str, best: Trial | None = None) -> None:
+    """Print a table of trials on standard output, in %, with a star behind the best."""
     table = Table("trial", title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in _COLUMNS:
         table.add_column(column.replace("_", " "), justify="right")
     for row in rows:
         mark = " *" if row is best else ""
         table.add_row(row.name + mark, *(f"{100 * row.figures[column]:.1f}" for column in _COLUMNS))
-    (console or Console()).print(table)
+    Console().print(table)

@@ -189,6 +189,20 @@ def test_models_of_other_classes_are_refused_before_a_folder_exists(pair, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+def test_test_images_play_no_part(pair, tmp_path, monkeypatch):
+    splits = open_data("digits", limit=200)
+
+    def forbidden(_rows):
+        raise AssertionError
+
+    monkeypatch.setattr(splits.test, "pixels", forbidden)
+    monkeypatch.setattr("poise.commands.update.open_data", lambda *_args, **_options: splits)
+    run = _update(pair, tmp_path / "run", grid=[], training=poise.Training(epochs=1, batch_size=64))
+    assert len(_table(run)) == 2
+    with pytest.raises(AssertionError):
+        splits.test.images(torch.arange(1))
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [

@@ -20,6 +20,9 @@ from poise.objectives import Objective
 Weights = tuple[float, float]
 """alpha and beta of an objective."""
 
+_ROUNDING = 1e-9
+"""Far below the share of one image: 0.9 - 0.895 is more than 0.005 in floating point."""
+
 _COLUMNS = ("clean", "robust", "clean_flips", "robust_flips", "union_flips")
 
 
@@ -78,7 +81,7 @@ def chosen(new: Trial, trials: Sequence[Trial], tolerance: float) -> tuple[Trial
     def fall(trial: Trial) -> float:
         return max(new.figures[name] - trial.figures[name] for name in ("clean", "robust"))
 
-    keeping = [trial for trial in trials if fall(trial) <= tolerance]
+    keeping = [trial for trial in trials if fall(trial) <= tolerance + _ROUNDING]
     if not keeping:
         return min(trials, key=fall), False
     return min(keeping, key=lambda trial: (trial.figures["union_flips"], -trial.figures["robust"])), True

@@ -189,6 +189,20 @@ def test_models_of_other_classes_are_refused_before_a_folder_exists(pair, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+def test_test_images_play_no_part(pair, tmp_path, monkeypatch):
+    splits = open_data("digits", limit=200)
+
+    def forbidden(_rows):
+        raise AssertionError
+
+    monkeypatch.setattr(splits.test, "pixels", forbidden)
+    monkeypatch.setattr("poise.commands.update.open_data", lambda *_args, **_options: splits)
+    run = _update(pair, tmp_path / "run", grid=[], training=poise.Training(epochs=1, batch_size=64))
+    assert len(_table(run)) == 2
+    with pytest.raises(AssertionError):
+        splits.test.images(torch.arange(1))
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
@@ -235,11 +249,13 @@ def test_the_choice_is_the_fewest_union_flips_among_those_that_keep_the_accuraci
     trials = [
         _trial("loses robust", 0.91, 0.49, 0.01),
         _trial("loses clean", 0.89, 0.55, 0.02),
-        _trial("within", 0.896, 0.496, 0.05),
+        _trial("within", 0.895, 0.495, 0.05),
         _trial("same flips, more robust", 0.9, 0.51, 0.05),
+        _trial("just beyond", 0.9, 0.4949, 0.01),
         _trial("more flips", 0.95, 0.6, 0.06),
     ]
     assert chosen(new, trials, 0.005) == (trials[3], True)
+    assert chosen(new, trials[:3], 0.005) == (trials[2], True)
     assert chosen(new, trials, 0.02) == (trials[0], True)
     fallen = [_trial("far", 0.8, 0.5, 0.0), _trial("near", 0.9, 0.45, 1.0)]
     assert chosen(new, fallen, 0.0) == (fallen[1], False)

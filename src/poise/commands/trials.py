@@ -20,6 +20,9 @@ from poise.objectives import Objective
 Weights = tuple[float, float]
 """alpha and beta of an objective."""
 
+_ROUNDING = 1e-9
+"""Far below the share of one image: 0.9 - 0.895 is more than 0.005 in floating point."""
+
 _COLUMNS = ("clean", "robust", "clean_flips", "robust_flips", "union_flips")
 
 
@@ -78,7 +81,7 @@ def chosen(new: Trial, trials: Sequence[Trial], tolerance: float) -> tuple[Trial
     def fall(trial: Trial) -> float:
         return max(new.figures[name] - trial.figures[name] for name in ("clean", "robust"))
 
-    keeping = [trial for trial in trials if fall(trial) <= tolerance]
+    keeping = [trial for trial in trials if fall(trial) <= tolerance + _ROUNDING]
     if not keeping:
         return min(trials, key=fall), False
     return min(keeping, key=lambda trial: (trial.figures["union_flips"], -trial.figures["robust"])), True
@@ -101,12 +104,12 @@ def write_trials(folder: RunFolder, rows: Sequence[Trial], best: Trial) -> None:
     write_text(folder.path / "trials.json", json.dumps(table, indent=1) + "\n")
 
 
-def print_trials(rows: Sequence[Trial], best: Trial, title: str, console: Console | None = None) -> None:
-    """Print the table, in %, on standard output."""
+def print_trials(rows: Sequence[Trial], title: str, best: Trial | None = None) -> None:
+    """Print a table of trials on standard output, in %, with a star behind the best."""
     table = Table("trial", title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in _COLUMNS:
         table.add_column(column.replace("_", " "), justify="right")
     for row in rows:
         mark = " *" if row is best else ""
         table.add_row(row.name + mark, *(f"{100 * row.figures[column]:.1f}" for column in _COLUMNS))
-    (console or Console()).print(table)
+    Console().print(table)

@@ -189,7 +189,7 @@ def _settled(folder: RunFolder, new: Trial, trials: Sequence[Trial], tolerance: 
             f"validation images; {best.name} is taken, which loses least: try fewer epochs or a smaller learning rate"
         )
     write_trials(folder, [new, *trials], best)
-    print_trials([new, *trials], best, f"{images} validation images, suite fast, in %; * taken")
+    print_trials([new, *trials], f"{images} validation images, suite fast, in %; * taken", best)
     return best
 
 

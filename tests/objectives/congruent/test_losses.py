@@ -180,6 +180,7 @@ def test_inhibition_counts_what_exceeds_the_margin_in_the_references_first_class
         (lambda: Constrained(bound=math.nan), "bound must be"),
         (lambda: Constrained(smoothing=1), "smoothing must be"),
         (lambda: Constrained(rate=0), "rate must be a positive number"),
+        (lambda: Constrained(ceiling=math.inf), "ceiling must be a positive number; got inf"),
         (lambda: Constrained(surrogate="hing"), "did you mean 'hinge'"),
         (lambda: KL(temperature=0), "temperature must be a positive number"),
         (lambda: Inhibition(margin=-1), "margin"),

@@ -102,7 +102,9 @@ def test_the_multiplier_climbs_while_the_bound_is_broken_and_falls_back_to_zero(
         assert multipliers[-1] == pytest.approx(expected, abs=1e-6)
     assert multipliers[0] == pytest.approx(2 * 0.2, abs=1e-6)  # the average of one batch is that batch
     assert max(multipliers) > 1
-    assert objective.advance(nn.Identity(), state, {"flips": torch.tensor(0.0)})["multiplier"] < max(multipliers)
+    assert multipliers[-1] < max(multipliers)
+    capped = Constrained(bound=0.1, rate=2, smoothing=0.5, ceiling=0.3)
+    assert float(capped.advance(nn.Identity(), state, {"flips": torch.tensor(1.0)})["multiplier"]) == pytest.approx(0.3)
 
 
 def _fitted(objective, steps=150):

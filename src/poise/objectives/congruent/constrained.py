@@ -31,7 +31,7 @@ class Constrained(Congruent):
 
     The bound is held on the training images under the training attack. Unseen images under stronger attacks lose more:
     `poise profile` measures that, and nothing here promises it. A bound that cannot be met shows as a multiplier that
-    never stops rising.
+    stays at its ceiling.
 
     Args:
         bound: largest share of all images that may be lost, in [0, 1); 0.005 is "at most 0.5 % robust flips".
@@ -39,6 +39,8 @@ class Constrained(Congruent):
         surrogate: what stands for a lost image where the old network is right: "distance", the distance from its
             logits, or "hinge", max(0, 1 - margin), which is at least 1 where the prediction is wrong.
         rate: how fast the multiplier moves, positive.
+        ceiling: largest multiplier, positive: how much a bound that cannot be met may cost; 10 is the largest weight of
+            the old network that arXiv 2402.17390 tries.
         smoothing: memory of the moving average of the true rate, in [0, 1); 0 goes by each batch alone.
     """
 
@@ -46,6 +48,7 @@ class Constrained(Congruent):
     attack: Attack = PGD()
     surrogate: Surrogate = "distance"
     rate: float = 1.0
+    ceiling: float = 10.0
     smoothing: float = 0.9
 
     def __post_init__(self) -> None:
@@ -57,8 +60,9 @@ class Constrained(Congruent):
         for name in ("bound", "smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise Misuse(f"{name} must be at least 0 and below 1; got {getattr(self, name)}")
-        if not (math.isfinite(self.rate) and self.rate > 0):
-            raise Misuse(f"rate must be a positive number; got {self.rate}")
+        for name in ("rate", "ceiling"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise Misuse(f"{name} must be a positive number; got {getattr(self, name)}")
 
     def begin(self, model: nn.Module) -> State:
         """A multiplier of 0, and the moving average as a weighted sum and its weight."""
@@ -79,7 +83,8 @@ class Constrained(Congruent):
         share = 1 - self.smoothing
         flips = self.smoothing * state["flips"] + share * terms["flips"].to(state["flips"])
         moved = dict(state) | {"flips": flips, "weight": self.smoothing * state["weight"] + share}
-        return moved | {"multiplier": (state["multiplier"] + self.rate * self._excess(moved)).clamp(min=0)}
+        climbed = state["multiplier"] + self.rate * self._excess(moved)
+        return moved | {"multiplier": climbed.clamp(min=0, max=self.ceiling)}
 
     def _excess(self, state: State) -> Tensor:
         """By how much the moving average exceeds the bound; 0 before the first step."""

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from poise.commands.export import export
     from poise.commands.finetune import finetune
     from poise.commands.merge import merge
+    from poise.commands.mix import mix
     from poise.commands.profile import profile
     from poise.commands.quickstart import quickstart
     from poise.commands.report import report
     from poise.commands.update import update
     from poise.core.misuse import Misuse
     from poise.core.threat import Threat
-    from poise.objectives import KL, PCAT, PCT, RCAT, Adversarial, Constrained, Inhibition, Squared, Standard
+    from poise.objectives import KL, PCAT, PCT, RCAT, Adversarial, Constrained, Inhibition, Mixing, Squared, Standard
     from poise.schedules import Adaptive, Automatic, Cosine, Fixed, Hinge, Linear, Random
     from poise.training import Head, Last, LoRA, Probe, Training, Transfer, Whole
 
@@ -44,6 +45,7 @@ __all__ = [
     "Linear",
     "LoRA",
     "Misuse",
+    "Mixing",
     "Probe",
     "Random",
     "Squared",
@@ -56,6 +58,7 @@ __all__ = [
     "export",
     "finetune",
     "merge",
+    "mix",
     "profile",
     "quickstart",
     "report",
@@ -72,6 +75,7 @@ _HOMES = {
     "Constrained": "poise.objectives",
     "Inhibition": "poise.objectives",
     "KL": "poise.objectives",
+    "Mixing": "poise.objectives",
     "PCAT": "poise.objectives",
     "PCT": "poise.objectives",
     "RCAT": "poise.objectives",
@@ -95,6 +99,7 @@ _HOMES = {
     "export": "poise.commands.export",
     "finetune": "poise.commands.finetune",
     "merge": "poise.commands.merge",
+    "mix": "poise.commands.mix",
     "profile": "poise.commands.profile",
     "quickstart": "poise.commands.quickstart",
     "report": "poise.commands.report",

@@ -54,6 +54,10 @@ VERBS = {
         positional="profiles",
         many=True,
     ),
+    "mix": Verb(
+        "one classifier from an accurate and a robust one",
+        "poise mix --standard run:runs/standard --robust run:runs/finetune --lose 1",
+    ),
     "report": Verb(
         "runs beside each other: a table and a page", "poise report runs/a runs/b", positional="runs", many=True
     ),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from poise.attacks import PGD
+    from poise.commands.compare import compare
     from poise.commands.doctor import doctor
     from poise.commands.export import export
     from poise.commands.finetune import finetune
@@ -54,6 +55,7 @@ __all__ = [
     "Training",
     "Transfer",
     "Whole",
+    "compare",
     "doctor",
     "export",
     "finetune",
@@ -95,6 +97,7 @@ _HOMES = {
     "Training": "poise.training",
     "Transfer": "poise.training",
     "Whole": "poise.training",
+    "compare": "poise.commands.compare",
     "doctor": "poise.commands.doctor",
     "export": "poise.commands.export",
     "finetune": "poise.commands.finetune",

@@ -1,12 +1,13 @@
 # make quickstart   set up and run the main job
 # make test         set up and run the tests
-# make check        lint, types, doors between rooms, spelling
+# make check        lint, types, doors between rooms, spelling, documentation
+# make docs         the documentation, under build/site
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test check picture clean
+.PHONY: quickstart test check docs picture clean
 
 quickstart: $(READY)
 	$(BIN)/poise quickstart
@@ -20,6 +21,10 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	$(MAKE) docs
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # The README's picture, from the newest quickstart; needs Chromium.
 picture:
@@ -29,7 +34,7 @@ picture:
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "poise needs Python 3.11 or newer; say e.g. make PYTHON=python3.12"; exit 2; }
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,export]'
 	touch $@
 
 clean:

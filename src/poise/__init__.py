@@ -11,50 +11,104 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from poise.attacks import PGD
+    from poise.commands.doctor import doctor
+    from poise.commands.export import export
     from poise.commands.finetune import finetune
     from poise.commands.merge import merge
+    from poise.commands.mix import mix
     from poise.commands.profile import profile
     from poise.commands.quickstart import quickstart
     from poise.commands.report import report
+    from poise.commands.update import update
     from poise.core.misuse import Misuse
     from poise.core.threat import Threat
-    from poise.objectives import Adversarial, Standard
-    from poise.schedules import Fixed, Hinge
-    from poise.training import Training
+    from poise.objectives import KL, PCAT, PCT, RCAT, Adversarial, Constrained, Inhibition, Mixing, Squared, Standard
+    from poise.schedules import Adaptive, Automatic, Cosine, Fixed, Hinge, Linear, Random
+    from poise.training import Head, Last, LoRA, Probe, Training, Transfer, Whole
 
 __all__ = [
+    "KL",
+    "PCAT",
+    "PCT",
     "PGD",
+    "RCAT",
+    "Adaptive",
     "Adversarial",
+    "Automatic",
+    "Constrained",
+    "Cosine",
     "Fixed",
+    "Head",
     "Hinge",
+    "Inhibition",
+    "Last",
+    "Linear",
+    "LoRA",
     "Misuse",
+    "Mixing",
+    "Probe",
+    "Random",
+    "Squared",
     "Standard",
     "Threat",
     "Training",
+    "Transfer",
+    "Whole",
+    "doctor",
+    "export",
     "finetune",
     "merge",
+    "mix",
     "profile",
     "quickstart",
     "report",
+    "update",
 ]
 
 __version__ = version("poise")
 
 _HOMES = {
     "PGD": "poise.attacks",
+    "Misuse": "poise.core.misuse",
+    "Threat": "poise.core.threat",
     "Adversarial": "poise.objectives",
+    "Constrained": "poise.objectives",
+    "Inhibition": "poise.objectives",
+    "KL": "poise.objectives",
+    "Mixing": "poise.objectives",
+    "PCAT": "poise.objectives",
+    "PCT": "poise.objectives",
+    "RCAT": "poise.objectives",
+    "Squared": "poise.objectives",
+    "Standard": "poise.objectives",
+    "Adaptive": "poise.schedules",
+    "Automatic": "poise.schedules",
+    "Cosine": "poise.schedules",
     "Fixed": "poise.schedules",
     "Hinge": "poise.schedules",
-    "Misuse": "poise.core.misuse",
-    "Standard": "poise.objectives",
-    "Threat": "poise.core.threat",
+    "Linear": "poise.schedules",
+    "Random": "poise.schedules",
+    "Head": "poise.training",
+    "Last": "poise.training",
+    "LoRA": "poise.training",
+    "Probe": "poise.training",
     "Training": "poise.training",
-    **{verb: f"poise.commands.{verb}" for verb in ("finetune", "merge", "profile", "quickstart", "report")},
+    "Transfer": "poise.training",
+    "Whole": "poise.training",
+    "doctor": "poise.commands.doctor",
+    "export": "poise.commands.export",
+    "finetune": "poise.commands.finetune",
+    "merge": "poise.commands.merge",
+    "mix": "poise.commands.mix",
+    "profile": "poise.commands.profile",
+    "quickstart": "poise.commands.quickstart",
+    "report": "poise.commands.report",
+    "update": "poise.commands.update",
 }
+"""Where each public name lives. They are imported when first used, so that `poise --help` does not wait for PyTorch."""
 
 
 def __getattr__(name: str) -> object:
-    """Public names are imported when first used, so that `poise --help` does not wait for PyTorch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'poise' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

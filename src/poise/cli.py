@@ -41,6 +41,10 @@ VERBS = {
         "poise finetune timm:resnet18 --weights resnet18.safetensors --data folder:photos --threat.epsilon 4/255",
         positional="model",
     ),
+    "update": Verb(
+        "replace a model by a better one without losing what the old one did right",
+        "poise update --old run:runs/yesterday --new run:runs/today",
+    ),
     "profile": Verb(
         "verdicts on every image over a grid of epsilons", "poise profile run:runs/finetune", positional="model"
     ),
@@ -50,9 +54,17 @@ VERBS = {
         positional="profiles",
         many=True,
     ),
+    "mix": Verb(
+        "one classifier from an accurate and a robust one",
+        "poise mix --standard run:runs/standard --robust run:runs/finetune --lose 1",
+    ),
     "report": Verb(
         "runs beside each other: a table and a page", "poise report runs/a runs/b", positional="runs", many=True
     ),
+    "export": Verb(
+        "a model as a file for another runtime, with a model card", "poise export run:runs/finetune", positional="model"
+    ),
+    "doctor": Verb("versions, devices and speed, to paste into an issue", "poise doctor"),
 }
 
 

@@ -120,3 +120,15 @@ def test_embedded_json_cannot_leave_its_element(text):
     assert not set("<>&\u2028") & set(embedded)
     with pytest.raises(ValueError, match="JSON"):
         embedded_json(math.nan)
+
+
+def test_a_line_and_its_band_belong_to_the_same_entry_of_the_legend_even_under_equal_names():
+    one, other = subject(), subject()
+    chart = accuracy_chart([(one, Style.nth(0)), (other, Style.nth(1))], Conditions.of(one.profile))
+    traces = plotly_figure(chart)["data"]
+    assert [(trace["legendgroup"], trace.get("fill")) for trace in traces] == [
+        ("0", "toself"),
+        ("1", "toself"),
+        ("0", None),
+        ("1", None),
+    ]

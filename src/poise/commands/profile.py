@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
-
-from accelerate import PartialState
+from typing import Literal, get_args
 
 from poise.commands.headline import tell
-from poise.commands.recipe import read_recipe
-from poise.commands.run import fresh_path
-from poise.commands.terminal import say, watching
+from poise.commands.opening import open_whole
+from poise.commands.run import file_name, fresh_path, recipe_of, with_threat_of
+from poise.commands.terminal import watching
 from poise.core.misuse import Misuse, suggestion
 from poise.core.modes import Precision
 from poise.core.run_folder import RunFolder
@@ -33,7 +31,8 @@ from poise.evaluation import (
     write_profile,
 )
 from poise.evaluation.soundness.catalogue import inspect_model, inspect_profile, overrule
-from poise.models import Classifier, open_model
+from poise.models import Classifier
+from poise.training import process_state
 
 Split = Literal["train", "validation", "test"]
 
@@ -57,6 +56,7 @@ def profile(
     skip_unreadable: bool = False,
     batch_size: int = 128,
     proposing: Precision = "fp32",
+    adaptive: bool = True,
     soundness: bool = True,
     allow: list[str] | None = None,
     keep_adversarials: bool = False,
@@ -84,6 +84,7 @@ def profile(
         skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
         batch_size: images in work at a time; it changes the speed and not the verdicts.
         proposing: precision of the passes that propose adversarial images; fp32 ones confirm each.
+        adaptive: attack a mixed model through each of its branches and its other surrogate outputs as well.
         soundness: check model and verdicts for the known ways in which an evaluation fools its user.
         allow: names of checks whose objection is overridden; the profile and its report say so.
         keep_adversarials: keep the adversarial image behind each verdict, in a file beside the profile.
@@ -105,7 +106,7 @@ def profile(
     if split not in get_args(Split):
         raise Misuse(f"unknown split {split!r}; {suggestion(str(split), get_args(Split))}")
     chosen = None if part is None else Part.read(part)
-    recipe = _recipe(model)
+    recipe = recipe_of(model)
     target = Path(out) if out else _default_path(model, chosen)
     if target.exists() and not overwrite:
         raise Misuse(f"{target} exists already; replace it with --overwrite, or write elsewhere with --out")
@@ -118,6 +119,7 @@ def profile(
         seed=seed,
         batch_size=batch_size,
         proposing=proposing,
+        adaptive=adaptive,
     )
     splits = open_data(
         data or recipe.get("data", "digits"),
@@ -127,13 +129,8 @@ def profile(
     )
     whole: ImageSet = getattr(splits, split)
     images = decoded(whole.select(chosen.rows(whole.ids)) if chosen else whole)
-    classifier = open_model(model, weights=weights, classes=images.classes, shape=images.shape, seed=seed)
-    for note in classifier.notes:
-        say(note)
-    untrained = any(note.startswith("head replaced") for note in classifier.notes) and not model.startswith("run:")
-    if untrained and weights != "random":
-        raise Misuse(f"{model} tells other classes apart than {images.address}, and a random head has nothing to judge")
-    process = PartialState()
+    classifier = open_whole(model, images, weights=weights, seed=seed)
+    process = process_state()
     classifier.eval().to(process.device if process.device.type == "cuda" else "cpu")
     findings = _model_findings(classifier, images, examination, allow or ()) if soundness else ()
     with watching(f"profiling {model}") as watch:
@@ -175,18 +172,8 @@ def _model_findings(
 
 
 def inherited(words: list[str]) -> list[str]:
-    """Options that a run's recipe adds to the words of a command line: naming a part of the threat keeps the others."""
-    threat: dict[str, Any] = next((_recipe(word).get("threat", {}) for word in words if word.startswith("run:")), {})
-    if not any(word.startswith("--threat") for word in words):
-        return words
-    return [*(word for name, value in threat.items() for word in (f"--threat.{name}", str(value))), *words]
-
-
-def _recipe(model: str) -> dict[str, Any]:
-    """The recipe of a run; nothing for other addresses."""
-    kind, _, place = model.partition(":")
-    folder = RunFolder(Path(place))
-    return read_recipe(folder.recipe) if kind == "run" and folder.recipe.is_file() else {}
+    """Options that a run's recipe adds to the words of a command line."""
+    return with_threat_of(next((word for word in words if word.startswith("run:")), ""), words)
 
 
 def _default_path(model: str, part: Part | None) -> Path:
@@ -194,5 +181,4 @@ def _default_path(model: str, part: Part | None) -> Path:
     ending = f".part-{part.number}-of-{part.of}.parquet" if part else ".parquet"
     if kind == "run":
         return RunFolder(Path(place)).profile.with_suffix(ending)
-    name = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in model)
-    return fresh_path(Path("profiles") / f"{name}{ending}")
+    return fresh_path(Path("profiles") / f"{file_name(model)}{ending}")

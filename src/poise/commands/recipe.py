@@ -1,6 +1,6 @@
 """Recipes: the complete options of a command as YAML that people can read, write and run again.
 
-A member of a family (schedule, objective, attack) stands in a recipe as its name and its options:
+A member of a family (schedule, objective, attack, distance) stands in a recipe as its name and its options:
 
     schedule: {kind: hinge, start: 0.25, stop: 0.75}
 
@@ -26,6 +26,8 @@ FAMILIES = {
     "schedule": "poise.schedules.Schedule",
     "objective": "poise.objectives.Objective",
     "attack": "poise.attacks.Attack",
+    "distance": "poise.objectives.Distance",
+    "transfer": "poise.training.Transfer",
 }
 """Options that hold a member of a family, by the last part of their name, with the family's base class."""
 

@@ -1,7 +1,8 @@
 """Verdicts on models: profiles, and the arithmetic that turns them into curves and numbers.
 
 It knows classifiers, images and attacks, and neither training nor how results are shown. Start with `profile`, the one
-artefact of evidence; `judge` makes one (`brackets` says what it tries next), `profile_file` keeps it, `curve` reads it.
+artefact of evidence; `judge` makes one (`brackets` says what it tries next), `profile_file` keeps it, `curve` reads it,
+`flips` reads two, and `gate` decides on them.
 """
 
 from poise.attacks.suites import Suite
@@ -14,6 +15,7 @@ from poise.evaluation.journal import remove_journals
 from poise.evaluation.judge import Examination, examine
 from poise.evaluation.parts import Part
 from poise.evaluation.profile import Header, Profile
+from poise.evaluation.profile_csv import read_profile_csv, write_profile_csv
 from poise.evaluation.profile_file import read_profile, write_profile
 from poise.evaluation.soundness.finding import Finding, blocked
 
@@ -39,7 +41,9 @@ __all__ = [
     "join_profiles",
     "read_adversarials",
     "read_profile",
+    "read_profile_csv",
     "remove_journals",
     "share",
     "write_profile",
+    "write_profile_csv",
 ]

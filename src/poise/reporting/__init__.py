@@ -1,4 +1,4 @@
-"""What a person sees of a run: the table in the terminal, the table for a README, and the report as one HTML page.
+"""What a person sees of a run: tables for the terminal and for a README, the model card, the report as one HTML page.
 
 It reads run folders and profiles and knows neither models nor how they were trained; every number it shows is
 arithmetic of `poise.evaluation`. Start with `subject`, one run in a report; `summary` holds its figures, `conditions`
@@ -8,6 +8,7 @@ says which of them may stand side by side, `chart` what is drawn, and `html` put
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from poise.reporting.card import model_card
 from poise.reporting.markdown import markdown_table
 from poise.reporting.subject import Subject, read_subject
 from poise.reporting.summary import SummaryRow, summary_rows
@@ -16,7 +17,16 @@ if TYPE_CHECKING:
     from poise.reporting.html import write_report
     from poise.reporting.table import print_table
 
-__all__ = ["Subject", "SummaryRow", "markdown_table", "print_table", "read_subject", "summary_rows", "write_report"]
+__all__ = [
+    "Subject",
+    "SummaryRow",
+    "markdown_table",
+    "model_card",
+    "print_table",
+    "read_subject",
+    "summary_rows",
+    "write_report",
+]
 
 _LAZY = {"print_table": "poise.reporting.table", "write_report": "poise.reporting.html"}
 

@@ -17,12 +17,17 @@ _BAND = 0.16
 
 def plotly_figure(chart: Chart) -> Json:
     """Data, layout and configuration of a chart, as `Plotly.newPlot` takes them."""
-    bands = [_band(line) for line in chart.lines if line.intervals]
+    bands = [_band(line) | _entry(at) for at, line in enumerate(chart.lines) if line.intervals]
     return {
-        "data": [*bands, *(_trace(line, chart) for line in chart.lines)],
+        "data": [*bands, *(_trace(line, chart) | _entry(at) for at, line in enumerate(chart.lines))],
         "layout": _layout(chart),
         "config": {"responsive": True, "displayModeBar": False},
     }
+
+
+def _entry(at: int) -> Json:
+    """Which entry of the page's legend shows and hides a trace."""
+    return {"legendgroup": str(at)}
 
 
 def _band(line: Line) -> Json:

@@ -26,10 +26,10 @@ def markdown_table(subjects: Sequence[Subject]) -> str:
     """
     groups = comparable_groups(subjects)
     line = incomparable(groups)
-    blocks = [_plain(line)] if line else []
+    blocks = [plain(line)] if line else []
     for group in groups:
-        blocks += [f"**{_plain(str(group))}**", _table(group)]
-        blocks += [_plain(warning) for warning in warnings_of(group)]
+        blocks += [f"**{plain(str(group))}**", _table(group)]
+        blocks += [plain(warning) for warning in warnings_of(group)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -37,7 +37,7 @@ def _table(group: Group) -> str:
     lines = [_line(headings(group.conditions)), "|:--|--:|--:|--:|--:|"]
     for row in summary_rows(group.subjects):
         figures = [_figure(estimate) for estimate in (row.clean, row.robust, row.expected)]
-        lines.append(_line([_plain(row.name), *figures, duration(row.seconds)]))
+        lines.append(_line([plain(row.name), *figures, duration(row.seconds)]))
     return "\n".join(lines)
 
 
@@ -49,6 +49,6 @@ def _figure(estimate: Estimate | None) -> str:
     return MISSING if estimate is None else f"{percent(estimate.value)} {interval(estimate)}"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
     return _SPECIAL.sub(r"\\\g<0>", " ".join(text.split()))

@@ -19,12 +19,13 @@ def origin(subject: Subject, style: Style) -> str:
     if subject.profile is None:
         found = markup.paragraphs(["Not profiled yet: there are no verdicts on test images."])
     else:
-        found = markup.definitions(_facts(subject.profile))
+        found = markup.definitions(origin_facts(subject.profile))
     recipe = markup.element("pre", escape(subject.recipe))
     return markup.element("article", heading, found, markup.details("Recipe", recipe) if subject.recipe.strip() else "")
 
 
-def _facts(profile: Profile) -> dict[str, str]:
+def origin_facts(profile: Profile) -> dict[str, str]:
+    """What a profile says about where it comes from, as terms and plain text."""
     header = profile.header
     count = f"a part, {len(profile)} of {header.whole}" if profile.partial else str(len(profile))
     return {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from poise.attacks import PGD
+    from poise.commands.certify import certify
     from poise.commands.finetune import finetune
     from poise.commands.profile import profile
     from poise.commands.quickstart import quickstart
@@ -30,6 +31,7 @@ __all__ = [
     "Standard",
     "Threat",
     "Training",
+    "certify",
     "finetune",
     "profile",
     "quickstart",
@@ -47,7 +49,7 @@ _HOMES = {
     "Standard": "poise.objectives",
     "Threat": "poise.core.threat",
     "Training": "poise.training",
-    **{verb: f"poise.commands.{verb}" for verb in ("finetune", "profile", "quickstart", "report")},
+    **{verb: f"poise.commands.{verb}" for verb in ("certify", "finetune", "profile", "quickstart", "report")},
 }
 
 

@@ -44,6 +44,11 @@ VERBS = {
     "profile": Verb(
         "verdicts on every image over a grid of epsilons", "poise profile run:runs/finetune", positional="model"
     ),
+    "certify": Verb(
+        "a proven radius for every image: smoothing, or bounds of the network itself",
+        "poise certify run:runs/finetune --sigma 0.25",
+        positional="model",
+    ),
     "report": Verb(
         "runs beside each other: a table and a page", "poise report runs/a runs/b", positional="runs", many=True
     ),

@@ -14,6 +14,8 @@ from poise.evaluation.profile import Profile
 
 CONFIDENCE = 0.95
 
+_STEPS = 8
+
 
 class Estimate(NamedTuple):
     """A share with its two-sided confidence interval, all in [0, 1]."""
@@ -88,3 +90,24 @@ def withstood(profile: Profile) -> Float[np.ndarray, " n"]:
     if len(grid) == 1:
         return profile.robust()[:, 0].astype(np.float64)
     return np.asarray(np.trapezoid(profile.robust().astype(np.float64), grid, axis=1) / grid[-1])
+
+
+def certified_curve(profile: Profile) -> Curve:
+    """Certified accuracy over radius: the share of examples proven right within each distance.
+
+    It lies at or below the accuracy that attacks leave, at every epsilon of the profile's grid. Profiles that were not
+    attacked get eight equal steps up to their largest radius. At 0 it is the share of examples with any radius at all.
+
+    Raises:
+        Misuse: for a profile without a certificate.
+    """
+    if profile.certificate is None:
+        raise Misuse("this profile holds no certificate; make one with poise certify")
+    radii = profile.certificate.radii
+    grid = profile.epsilons if len(profile.epsilons) > 1 else _steps(float(radii.max(initial=0)))
+    held = [int(((radii >= point) & (radii > 0)).sum()) for point in grid]
+    return Curve(grid, tuple(share(count, len(profile)) for count in held))
+
+
+def _steps(largest: float) -> tuple[float, ...]:
+    return tuple(largest * step / _STEPS for step in range(_STEPS + 1)) if largest else (0.0,)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from poise.core.misuse import Misuse
 from poise.core.threat import Norm
+from poise.evaluation.certificates.certificate import Certificate
 from poise.evaluation.soundness.finding import Finding
 
 
@@ -69,6 +70,10 @@ class Profile:
         broken_from: index of the smallest grid point with a known adversarial image; the grid's length for none.
         broken_by: the attack that found it; "" for none and "clean" where the clean image is wrong.
         findings: what the soundness checks found; empty where none ran.
+        certificate: a proven radius for each example, in the header's norm; None where nothing was certified.
+
+    Raises:
+        Misuse: for a certificate of other examples or in another norm.
     """
 
     header: Header
@@ -80,6 +85,16 @@ class Profile:
     broken_from: Int[np.ndarray, " n"]
     broken_by: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
+    certificate: Certificate | None = None
+
+    def __post_init__(self) -> None:
+        if self.certificate is None:
+            return
+        if (len(self.certificate.radii), self.certificate.norm) != (len(self.ids), self.header.norm):
+            raise Misuse(
+                f"a profile of {len(self.ids)} images in {self.header.norm} holds a certificate of as many in this "
+                f"norm; got {len(self.certificate.radii)} in {self.certificate.norm}"
+            )
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from poise.core.files import written_whole
 from poise.core.misuse import Misuse
+from poise.evaluation.certificates.certificate import Certificate
 from poise.evaluation.profile import Header, Profile
 from poise.evaluation.soundness.finding import Finding
 
@@ -26,8 +27,12 @@ def write_profile(profile: Profile, path: Path) -> None:
     columns |= {column: pa.array(getattr(profile, field), pa.int32()) for column, field in _NUMBERS.items()}
     columns["margin"] = pa.array(profile.margins, pa.float64())
     columns["broken_by"] = pa.array(profile.broken_by, pa.string())
+    certificate = profile.certificate
+    if certificate is not None:
+        columns["radius"] = pa.array(certificate.radii, pa.float64())
     findings = [finding.to_dict() for finding in profile.findings]
-    header = json.dumps({"format": _FORMAT, "findings": findings, **asdict(profile.header)})
+    proof = {"certificate": certificate.description()} if certificate else {}
+    header = json.dumps({"format": _FORMAT, "findings": findings, **proof, **asdict(profile.header)})
     table = pa.table(columns).replace_schema_metadata({_KEY: header.encode()})
     with written_whole(path) as partial:
         pq.write_table(table, partial)
@@ -51,12 +56,18 @@ def read_profile(path: Path) -> Profile:
     if fields.pop("format") != _FORMAT:
         raise Misuse(f"{path} was written by a newer poise; this one reads format {_FORMAT}")
     findings = tuple(Finding.from_dict(found) for found in fields.pop("findings"))
+    proof = fields.pop("certificate", None)
     header = Header(**fields | {name: tuple(fields[name]) for name in ("epsilons", "classes")})
     return Profile(
         header=header,
         ids=tuple(table["id"].to_pylist()),
-        margins=table["margin"].to_numpy().astype(np.float64),
+        margins=_floats(table, "margin"),
         broken_by=tuple(table["broken_by"].to_pylist()),
         findings=findings,
+        certificate=None if proof is None else Certificate(radii=_floats(table, "radius"), **proof),
         **{field: table[column].to_numpy().astype(np.int64) for column, field in _NUMBERS.items()},
     )
+
+
+def _floats(table: pa.Table, column: str) -> np.ndarray:
+    return np.asarray(table[column].to_numpy(), dtype=np.float64)

@@ -18,6 +18,7 @@ from poise.models.blueprint import Blueprint
 from poise.models.checkpoints import lay_over, read_safetensors
 from poise.models.classifier import Classifier
 from poise.models.own import rebuild_own
+from poise.models.smoothed import ADDRESS, inner_blueprint, rebuild_smoothed
 from poise.models.timm_source import rebuild_timm
 
 WEIGHTS = "model.safetensors"
@@ -27,6 +28,7 @@ _REBUILD: dict[str, Callable[[Blueprint], nn.Module]] = {
     "timm": rebuild_timm,
     "small": rebuild_own,
     "resnet18": rebuild_own,
+    "lipschitz": rebuild_own,
 }
 
 
@@ -101,6 +103,8 @@ def rebuilt(blueprint: Blueprint, folder: Path) -> nn.Module:
             f"the network in {folder} is built by code of {blueprint.address}, which a run folder never executes; "
             f"where you trust it, say so: --model {blueprint.address} --weights {folder / WEIGHTS}"
         )
+    if blueprint.address == ADDRESS:
+        return rebuild_smoothed(blueprint, rebuilt(inner_blueprint(blueprint), folder))
     if blueprint.kind not in _REBUILD:
         raise Misuse(f"{folder / DESCRIPTION} names an architecture unknown here: {blueprint.address!r}")
     try:

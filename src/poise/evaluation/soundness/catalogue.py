@@ -16,6 +16,7 @@ from poise.core.streams import Stream
 from poise.core.threat import Threat
 from poise.data import ImageSet
 from poise.evaluation.profile import Profile
+from poise.evaluation.soundness.certified import CertifiedBroken
 from poise.evaluation.soundness.check import Check, ProfileCheck, Subject
 from poise.evaluation.soundness.convergence import Convergence
 from poise.evaluation.soundness.examined import SAMPLE, STEPS, Examined
@@ -44,7 +45,7 @@ MODEL_CHECKS: tuple[Check[Subject], ...] = (
 )
 """Checks of a model before any attack."""
 
-PROFILE_CHECKS: tuple[ProfileCheck, ...] = (Monotone(), BlackBox())
+PROFILE_CHECKS: tuple[ProfileCheck, ...] = (Monotone(), BlackBox(), CertifiedBroken())
 """Checks that are arithmetic on a finished profile."""
 
 RETRIAL_CHECKS: tuple[RetrialCheck, ...] = (Vanishing(), SingleStep(), MoreBudget(), Convergence(), Planted())

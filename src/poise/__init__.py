@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from poise.attacks import PGD
+    from poise.commands.certify import certify
     from poise.commands.compare import compare
     from poise.commands.doctor import doctor
     from poise.commands.export import export
@@ -55,6 +56,7 @@ __all__ = [
     "Training",
     "Transfer",
     "Whole",
+    "certify",
     "compare",
     "doctor",
     "export",
@@ -97,6 +99,7 @@ _HOMES = {
     "Training": "poise.training",
     "Transfer": "poise.training",
     "Whole": "poise.training",
+    "certify": "poise.commands.certify",
     "compare": "poise.commands.compare",
     "doctor": "poise.commands.doctor",
     "export": "poise.commands.export",

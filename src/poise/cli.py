@@ -60,6 +60,11 @@ VERBS = {
         "one classifier from an accurate and a robust one",
         "poise mix --standard run:runs/standard --robust run:runs/finetune --lose 1",
     ),
+    "certify": Verb(
+        "a proven radius for every image: smoothing, or bounds of the network itself",
+        "poise certify run:runs/finetune --sigma 0.25",
+        positional="model",
+    ),
     "report": Verb(
         "runs beside each other: a table and a page", "poise report runs/a runs/b", positional="runs", many=True
     ),

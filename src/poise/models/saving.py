@@ -19,6 +19,7 @@ from poise.models.checkpoints import lay_over, read_safetensors
 from poise.models.classifier import Classifier, classifier_around
 from poise.models.mixing.rebuilding import rebuild_mixed
 from poise.models.own import rebuild_own
+from poise.models.smoothed import rebuild_smoothed
 from poise.models.timm_source import rebuild_timm
 
 WEIGHTS = "model.safetensors"
@@ -30,7 +31,9 @@ _REBUILD: dict[str, Callable[[Blueprint], nn.Module]] = {
     "timm": rebuild_timm,
     "small": rebuild_own,
     "resnet18": rebuild_own,
+    "lipschitz": rebuild_own,
     "mixed": lambda blueprint: rebuild_mixed(blueprint, _network),
+    "smoothed": lambda blueprint: rebuild_smoothed(blueprint, _network),
 }
 
 

@@ -27,3 +27,7 @@ class Scores(nn.Module):
 
 def touch():
     return torch.zeros(1)
+
+
+def digits_network():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))

@@ -56,6 +56,7 @@ def profile(
     skip_unreadable: bool = False,
     batch_size: int = 128,
     proposing: Precision = "fp32",
+    adaptive: bool = True,
     soundness: bool = True,
     allow: list[str] | None = None,
     out: Path | str | None = None,
@@ -81,6 +82,7 @@ def profile(
         skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
         batch_size: images in work at a time; it changes the speed and not the verdicts.
         proposing: precision of the passes that propose adversarial images; fp32 ones confirm each.
+        adaptive: attack a mixed model through each of its branches and its other surrogate outputs as well.
         soundness: check model and verdicts for the known ways in which an evaluation fools its user.
         allow: names of checks whose objection is overridden; the profile and its report say so.
         out: file to write; by default profile.parquet in the run's folder, or profiles/NAME.parquet.
@@ -111,6 +113,7 @@ def profile(
         seed=seed,
         batch_size=batch_size,
         proposing=proposing,
+        adaptive=adaptive,
     )
     splits = open_data(
         data or recipe.get("data", "digits"),

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from poise.attacks.pool import Item, Outcome, Pool
 from poise.attacks.search import Search
-from poise.attacks.suites import MOST_TARGETS, SUITES, Suite, Unit, units
+from poise.attacks.suites import MOST_TARGETS, SUITES, Suite, Unit, adaptive, units
 from poise.core.batch import Batch
 from poise.core.losses import misclassified
 from poise.core.misuse import Misuse, suggestion
@@ -29,11 +29,12 @@ from poise.core.progress import Watch, unwatched
 from poise.core.streams import Stream
 from poise.core.threat import Threat
 from poise.data import ImageSet
-from poise.evaluation.brackets import Brackets, Mode, Work
+from poise.evaluation.brackets import Mode, Work
 from poise.evaluation.clean import Clean, clean_pass
 from poise.evaluation.grid import epsilon_grid
 from poise.evaluation.journal import Event, Journal
 from poise.evaluation.profile import Header, Profile
+from poise.evaluation.surrogate_brackets import SurrogateBrackets
 from poise.models import Classifier
 
 _ROUNDING = 1e-6
@@ -51,6 +52,7 @@ class Examination:
         seed: decides everything random.
         batch_size: examples in work at a time; it changes the speed and not the verdicts.
         proposing: precision of the forward passes that propose adversarial images; fp32 ones decide.
+        adaptive: repeat every search that follows gradients through the model's surrogate outputs, where it has some.
     """
 
     threat: Threat
@@ -60,6 +62,7 @@ class Examination:
     seed: int = 0
     batch_size: int = 128
     proposing: Precision = "fp32"
+    adaptive: bool = True
 
     def __post_init__(self) -> None:
         if self.suite not in SUITES:
@@ -123,10 +126,14 @@ class _Examining:
         self.classifier, self.images, self.header = classifier, images, header
         self.device, self.dtype = classifier.device, classifier.dtype
         stream = Stream.seeded(examination.seed).fold("evaluation")
-        self.units: tuple[Unit, ...] = units(examination.suite, header.norm, len(header.classes), stream)
+        self.surrogates = classifier.surrogates() if examination.adaptive else {}
+        suite = units(examination.suite, header.norm, len(header.classes), stream)
+        self.units: tuple[Unit, ...] = adaptive(suite, tuple(self.surrogates))
         rivals = min(MOST_TARGETS, len(header.classes) - 1)
         self.clean: Clean = clean_pass(classifier, images, examination.batch_size, rivals)
-        self.brackets = Brackets(self.clean.right, len(header.epsilons), len(self.units), examination.mode)
+        self.brackets = SurrogateBrackets(
+            self.clean.right, len(header.epsilons), len(suite), len(self.units), examination.mode
+        )
         self.pool = Pool(
             model=classifier,
             fetch=self.fetch,
@@ -156,8 +163,8 @@ class _Examining:
         with self.pool.open():
             while any(queues.values()):
                 stage = min(number for number, queue in queues.items() if queue)
-                search = self.units[stage].search
-                for outcomes in self.pool.run(search, queues[stage]):
+                search, through = self.units[stage].search, self.surrogates.get(self.units[stage].through)
+                for outcomes in self.pool.run(search, queues[stage], through):
                     events = self._events(search, outcomes)
                     for event in events:
                         self.settle(event)
@@ -226,7 +233,7 @@ class _Examining:
 
     def _breaker(self, row: int) -> str:
         by = int(self.brackets.broken_by[row])
-        return self.units[by].search.name if by >= 0 else "clean" if self.brackets.broken_from[row] == 0 else ""
+        return self.units[by].name if by >= 0 else "clean" if self.brackets.broken_from[row] == 0 else ""
 
 
 def _work(item: Item) -> Work:
@@ -257,4 +264,5 @@ def _header(classifier: Classifier, images: ImageSet, examination: Examination, 
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in ("poise", "torch", "timm")},
         },
+        surrogates=tuple(classifier.surrogates()) if examination.adaptive else (),
     )

@@ -30,6 +30,7 @@ class Header:
         split: which part of them: train, validation or test.
         classes: class names in the order of the labels.
         versions: versions of poise and of the libraries that decide about numbers.
+        surrogates: further outputs of the model through which every gradient search was repeated.
     """
 
     norm: Norm
@@ -45,6 +46,7 @@ class Header:
     split: str
     classes: tuple[str, ...]
     versions: dict[str, str]
+    surrogates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ascending = all(low < high for low, high in zip(self.epsilons, self.epsilons[1:], strict=False))

@@ -51,7 +51,8 @@ def read_profile(path: Path) -> Profile:
     if fields.pop("format") != _FORMAT:
         raise Misuse(f"{path} was written by a newer poise; this one reads format {_FORMAT}")
     findings = tuple(Finding.from_dict(found) for found in fields.pop("findings"))
-    header = Header(**fields | {name: tuple(fields[name]) for name in ("epsilons", "classes")})
+    listed = {name: tuple(fields.get(name, ())) for name in ("epsilons", "classes", "surrogates")}
+    header = Header(**fields | listed)
     return Profile(
         header=header,
         ids=tuple(table["id"].to_pylist()),

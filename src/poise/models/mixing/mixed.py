@@ -19,6 +19,7 @@ from poise.models.mixing.branches import Seen, both
 from poise.models.mixing.features import seen_by
 from poise.models.mixing.gate import Gate
 from poise.models.mixing.logspace import LogProbabilities, log_mean, log_of, log_probabilities, log_weights
+from poise.models.mixing.neighbours import SlopeGate
 
 
 class Mixture(nn.Module):
@@ -36,7 +37,9 @@ class Mixture(nn.Module):
     face: ClassVar[type[Classifier]]
     """The class of the classifier around this network."""
 
-    def __init__(self, standard: Classifier, robust: Classifier, blend: Blend, gate: Gate | None = None) -> None:
+    def __init__(
+        self, standard: Classifier, robust: Classifier, blend: Blend, gate: Gate | SlopeGate | None = None
+    ) -> None:
         super().__init__()
         if gate is None and blend.alpha_low != blend.alpha_high:
             raise Misuse(
@@ -68,12 +71,24 @@ class Mixture(nn.Module):
         mixed = self.mixed(standard, robust, raw).to(standard.dtype)
         return torch.cat([mixed, self._needed(raw)[:, None].to(mixed.dtype)], dim=1) if with_gate else mixed
 
+    @torch.no_grad()
+    def measure(self, images: Float[Tensor, "n *shape"]) -> None:
+        """See `MixedClassifier.measure_gate`."""
+        assert isinstance(self.gate, Gate)  # noqa: S101 - `MixedClassifier` refuses where there is none
+        plan = self.gate.plan
+        standard = seen_by(self.standard, images, plan.standard_layers)
+        robust = seen_by(self.robust, images, plan.robust_layers)
+        self.gate.measure(standard.features, robust.features)
+
     def seen(self, images: Float[Tensor, "n *shape"]) -> tuple[Tensor, Tensor, Tensor | None]:
         """Logits of the standard branch, of the robust branch, and the raw gate, each branch having run once."""
 
         def run(classifier: Classifier, layers: tuple[str, ...]) -> Seen:
             return seen_by(classifier, images, layers)
 
+        if isinstance(self.gate, SlopeGate):
+            logits, raw = self.gate(self.standard, images)
+            return logits, self.robust(images), raw
         if self.gate is None:
             first, second = both(lambda _: run(self.standard, ()), lambda _: run(self.robust, ()), images)
             return first.logits, second.logits, None
@@ -140,7 +155,7 @@ class MixedClassifier(Classifier):
 
     @classmethod
     def of(
-        cls, standard: Classifier, robust: Classifier, blend: Blend | float, gate: Gate | None = None
+        cls, standard: Classifier, robust: Classifier, blend: Blend | float, gate: Gate | SlopeGate | None = None
     ) -> MixedClassifier:
         """Mix two classifiers; they become parts of the mixture and stay in eval mode.
 
@@ -160,7 +175,7 @@ class MixedClassifier(Classifier):
             address="mixed",
             classes=standard.classes,
             shape=standard.blueprint.shape,
-            options=blend.options() | ({} if gate is None else gate.plan.options()),
+            options=blend.options() | ({} if gate is None else gate.options()),
             parts={"standard": standard.blueprint, "robust": robust.blueprint},
         )
         gate = None if gate is None else gate.to(device=standard.device, dtype=standard.dtype)
@@ -195,7 +210,7 @@ class MixedClassifier(Classifier):
         return self.network.robust
 
     @property
-    def gate(self) -> Gate | None:
+    def gate(self) -> Gate | SlopeGate | None:
         """The network that chooses alpha; None where it is constant."""
         return self.network.gate
 
@@ -232,6 +247,16 @@ class MixedClassifier(Classifier):
     def prepared(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *inner"]:
         """The images as they are: each branch normalises and resizes for itself."""
         return images
+
+    def measure_gate(self, images: Float[Tensor, "n *shape"]) -> None:
+        """Let a fresh gate take the size of what it will read from some training images.
+
+        Raises:
+            Misuse: without a gate.
+        """
+        if not isinstance(self.gate, Gate):
+            raise Misuse("this mixture has no gate that reads features")
+        self.network.measure(images)
 
     def alpha(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:
         """The robust branch's weight for each image; differentiable."""

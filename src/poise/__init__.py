@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from poise.attacks import PGD
     from poise.commands.finetune import finetune
+    from poise.commands.mix import mix
     from poise.commands.profile import profile
     from poise.commands.quickstart import quickstart
     from poise.commands.report import report
     from poise.core.misuse import Misuse
     from poise.core.threat import Threat
-    from poise.objectives import Adversarial, Standard
+    from poise.objectives import Adversarial, Mixing, Standard
     from poise.schedules import Fixed, Hinge
     from poise.training import Training
 
@@ -27,10 +28,12 @@ __all__ = [
     "Fixed",
     "Hinge",
     "Misuse",
+    "Mixing",
     "Standard",
     "Threat",
     "Training",
     "finetune",
+    "mix",
     "profile",
     "quickstart",
     "report",
@@ -44,10 +47,11 @@ _HOMES = {
     "Fixed": "poise.schedules",
     "Hinge": "poise.schedules",
     "Misuse": "poise.core.misuse",
+    "Mixing": "poise.objectives",
     "Standard": "poise.objectives",
     "Threat": "poise.core.threat",
     "Training": "poise.training",
-    **{verb: f"poise.commands.{verb}" for verb in ("finetune", "profile", "quickstart", "report")},
+    **{verb: f"poise.commands.{verb}" for verb in ("finetune", "mix", "profile", "quickstart", "report")},
 }
 
 

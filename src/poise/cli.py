@@ -44,6 +44,10 @@ VERBS = {
     "profile": Verb(
         "verdicts on every image over a grid of epsilons", "poise profile run:runs/finetune", positional="model"
     ),
+    "mix": Verb(
+        "one classifier from an accurate and a robust one",
+        "poise mix --standard run:runs/standard --robust run:runs/finetune --lose 1",
+    ),
     "report": Verb(
         "runs beside each other: a table and a page", "poise report runs/a runs/b", positional="runs", many=True
     ),

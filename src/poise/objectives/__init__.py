@@ -5,7 +5,8 @@ promise, then `adversarial`; a new one is one file here, listed below.
 """
 
 from poise.objectives.adversarial import Adversarial
+from poise.objectives.mixing import Mixing
 from poise.objectives.objective import Objective, State, Step, Terms
 from poise.objectives.standard import Standard
 
-__all__ = ["Adversarial", "Objective", "Standard", "State", "Step", "Terms"]
+__all__ = ["Adversarial", "Mixing", "Objective", "Standard", "State", "Step", "Terms"]

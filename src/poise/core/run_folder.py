@@ -46,6 +46,11 @@ class RunFolder:
         return self.path / "profile.parquet"
 
     @property
+    def frontier(self) -> Path:
+        """The mixtures that were tried on validation images, and the choice among them."""
+        return self.path / "frontier.json"
+
+    @property
     def report(self) -> Path:
         """The report, one self-contained page."""
         return self.path / "report.html"

@@ -33,10 +33,11 @@ def write_profile(profile: Profile, path: Path) -> None:
     if certificate is not None:
         columns["radius"] = pa.array(certificate.radii, pa.float64())
     findings = [finding.to_dict() for finding in profile.findings]
-    kept = asdict(profile.adversarials) if profile.adversarials else None
-    beside = {"findings": findings, "adversarials": kept} | (
-        {"certificate": certificate.description()} if certificate else {}
-    )
+    beside = {
+        "findings": findings,
+        "adversarials": asdict(profile.adversarials) if profile.adversarials else None,
+        "certificate": certificate.description() if certificate else None,
+    }
     header = json.dumps({"format": _FORMAT, **beside, **asdict(profile.header)})
     table = pa.table(columns).replace_schema_metadata({_KEY: header.encode()})
     with written_whole(path) as partial:

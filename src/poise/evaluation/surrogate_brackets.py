@@ -53,4 +53,8 @@ class SurrogateBrackets(Brackets):
         """Take over what the own units have found, and once they are done, where all of them failed."""
         self.broken_from[row], self.broken_by[row] = self._alone.broken_from[row], self._alone.broken_by[row]
         if self._alone.next(row) is None:
-            self._failed_at[row], self._failed[row] = self._alone.robust_to[row], (1 << self._own) - 1
+            point = int(self._alone.robust_to[row])
+            self._failed_at[row], self._failed[row] = point, (1 << self._own) - 1
+            if self._own == self.units:
+                self._held[row] |= 1 << point
+                self._agree(row)

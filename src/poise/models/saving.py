@@ -17,6 +17,7 @@ from poise.core.misuse import Misuse
 from poise.models.blueprint import Blueprint
 from poise.models.checkpoints import lay_over, read_safetensors
 from poise.models.classifier import Classifier, classifier_around
+from poise.models.mixing.neighbours import rebuild_neighbours
 from poise.models.mixing.rebuilding import rebuild_mixed
 from poise.models.own import rebuild_own
 from poise.models.smoothed import rebuild_smoothed
@@ -32,6 +33,7 @@ _REBUILD: dict[str, Callable[[Blueprint], nn.Module]] = {
     "small": rebuild_own,
     "resnet18": rebuild_own,
     "lipschitz": rebuild_own,
+    "neighbours": rebuild_neighbours,
     "mixed": lambda blueprint: rebuild_mixed(blueprint, _network),
     "smoothed": lambda blueprint: rebuild_smoothed(blueprint, _network),
 }

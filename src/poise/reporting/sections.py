@@ -10,6 +10,7 @@ from poise.reporting import markup
 from poise.reporting.chart import Chart, Line, Styled, accuracy_chart
 from poise.reporting.conditions import Group, incomparable
 from poise.reporting.figure import plotly_figure
+from poise.reporting.mixtures import alpha_chart, frontier_chart, frontier_table
 from poise.reporting.origin import origin
 from poise.reporting.sentences import sentences_of, warnings_of
 from poise.reporting.summary import MISSING, SummaryRow, duration, headings, interval, percent, summary_rows
@@ -59,6 +60,21 @@ def curves(groups: Sequence[Group], runs: Styled) -> str:
         if group.conditions is not None and group.conditions.attacked
     ]
     return markup.section("Accuracy over epsilon", "\n".join(drawn)) if drawn else ""
+
+
+def mixtures(runs: Styled) -> str:
+    """What was tried where two models were mixed, and what a gate does."""
+    chart = frontier_chart(runs)
+    if chart is None:
+        return ""
+    parts = [drawn_chart(chart, "frontier", chart.title)]
+    for at, (subject, _) in enumerate(runs, 1):
+        if subject.frontier is not None:
+            parts.append(frontier_table(subject.name, subject.frontier))
+            if subject.frontier.alphas is not None:
+                alphas = alpha_chart(subject.name, subject.frontier.alphas)
+                parts.append(drawn_chart(alphas, f"alpha-{at}", alphas.title))
+    return markup.section("Mixtures", "\n".join(parts))
 
 
 def training(runs: Styled) -> str:

@@ -10,25 +10,33 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from poise.attacks import PGD
+    from poise.attacks import FGSM, PGD, AutoPGD
     from poise.commands.finetune import finetune
     from poise.commands.profile import profile
     from poise.commands.quickstart import quickstart
     from poise.commands.report import report
     from poise.core.misuse import Misuse
     from poise.core.threat import Threat
-    from poise.objectives import Adversarial, Standard
+    from poise.objectives import AWP, MART, TRADES, Adversarial, Averaged, Guarded, LabelSmoothing, Standard
     from poise.schedules import Adaptive, Automatic, Cosine, Fixed, Hinge, Linear, Random
     from poise.training import Training
 
 __all__ = [
+    "AWP",
+    "FGSM",
+    "MART",
     "PGD",
+    "TRADES",
     "Adaptive",
     "Adversarial",
+    "AutoPGD",
     "Automatic",
+    "Averaged",
     "Cosine",
     "Fixed",
+    "Guarded",
     "Hinge",
+    "LabelSmoothing",
     "Linear",
     "Misuse",
     "Random",
@@ -44,10 +52,12 @@ __all__ = [
 __version__ = version("poise")
 
 _HOMES = {
-    "PGD": "poise.attacks",
-    "Adversarial": "poise.objectives",
+    **dict.fromkeys(("FGSM", "PGD", "AutoPGD"), "poise.attacks"),
     "Misuse": "poise.core.misuse",
-    "Standard": "poise.objectives",
+    **dict.fromkeys(
+        ("AWP", "MART", "TRADES", "Adversarial", "Averaged", "Guarded", "LabelSmoothing", "Standard"),
+        "poise.objectives",
+    ),
     "Threat": "poise.core.threat",
     "Training": "poise.training",
     **dict.fromkeys(("Adaptive", "Automatic", "Cosine", "Fixed", "Hinge", "Linear", "Random"), "poise.schedules"),

@@ -50,7 +50,9 @@ def finetune(
         threat: what the model shall withstand.
         schedule: how epsilon grows to the threat's: hinge, fixed, linear, cosine, random, automatic (starts when clean
             accuracy stops improving) or adaptive (follows what the network can take).
-        objective: what a step minimises: adversarial or standard.
+        objective: what a step minimises: adversarial, trades, mart or standard; or one of them inside averaged (weights
+            averaged over steps), awp (adversarial weight perturbation), labelsmoothing or guarded (notices catastrophic
+            overfitting), as in {kind: averaged, objective: {kind: trades, beta: 6}}.
         training: epochs, batch size, optimiser and the like.
         augmentation: random changes of training images: none, flip, crop (flip and shift), finetune (flip, colour,
             rotation); choose none where mirrored images mean something else, as digits and letters do.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from poise.commands.diagnosis import attending, conclusion, setting_of, standard_accuracy
 from poise.commands.recipe import refuse_changes, write_recipe
 from poise.commands.run import Run, fresh_path
 from poise.commands.terminal import say, watching
@@ -33,6 +34,7 @@ def finetune(
     limit: int | None = None,
     skip_unreadable: bool = False,
     validate_on: int = 500,
+    compare_with: str | None = None,
     trackers: tuple[str, ...] = ("tensorboard",),
     out: Path | str | None = None,
     resume: bool = False,
@@ -60,6 +62,7 @@ def finetune(
         limit: use this many images of each split, the same ones every time.
         skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
         validate_on: measure clean and robust accuracy on this many validation images after each epoch; 0 for none.
+        compare_with: run:FOLDER of a standard fine-tuning on the same data; the run then says what robustness cost.
         trackers: where accelerate sends the figures of every epoch; [] for nowhere.
         out: the run folder to create; by default runs/finetune, with a number behind it where that exists.
         resume: go on with the interrupted run in `out`, with the recipe it was started with.
@@ -74,6 +77,7 @@ def finetune(
     out = None if out is None else Path(out)
     options = {name: value for name, value in locals().items() if name != "resume"}
     check_validation(validate_on, schedule)
+    standard = standard_accuracy(compare_with, options)
     splits = open_data(data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
     train_set = splits.train
     for name in splits.skipped:
@@ -86,11 +90,14 @@ def finetune(
     task = Task(classifier, train_set, objective, schedule, threat, training, augmentation, seed)
     check_task(task, trackers)
     folder = _folder(options, out, resume=resume)
+    setting = setting_of(task, standard)
     if not folder.weights.exists():
         with watching(f"fine-tuning {folder.path.name}") as watch:
             validate = validation(splits.validation, threat, validate_on, schedule, seed)
-            train(task, folder, validate=validate, watch=watch, trackers=trackers)
+            noted = attending(folder, setting)
+            train(task, folder, validate=validate, watch=watch, noted=noted, trackers=trackers)
         save_model(classifier.cpu(), folder.path)
+    conclusion(folder, setting)
     say(f"{folder.path}: {training.epochs} epochs, {_seconds(folder):.1f} s")
     return Run(folder)
 

@@ -13,7 +13,7 @@ from poise.objectives.mart import MART
 from poise.objectives.objective import Objective, State, Step, Terms
 from poise.objectives.standard import Standard
 from poise.objectives.trades import TRADES
-from poise.objectives.wrapper import Wrapper
+from poise.objectives.wrapper import Wrapper, innermost
 
 __all__ = [
     "AWP",
@@ -29,4 +29,5 @@ __all__ = [
     "Step",
     "Terms",
     "Wrapper",
+    "innermost",
 ]

@@ -4,7 +4,20 @@ It holds no verdicts: how good the model is, a callback says that a command plug
 `_Loop` reads top-down; `checkpoint` explains why a killed run goes on as if nothing had happened.
 """
 
+from poise.training.adaptation import Adaptation, Remark, Setting, adaptation
 from poise.training.options import Training
-from poise.training.trainer import Diverged, Task, Validate, check_task, train
+from poise.training.trainer import Diverged, Noted, Task, Validate, check_task, train
 
-__all__ = ["Diverged", "Task", "Training", "Validate", "check_task", "train"]
+__all__ = [
+    "Adaptation",
+    "Diverged",
+    "Noted",
+    "Remark",
+    "Setting",
+    "Task",
+    "Training",
+    "Validate",
+    "adaptation",
+    "check_task",
+    "train",
+]

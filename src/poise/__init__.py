@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from poise.attacks import PGD
+    from poise.attacks import FGSM, PGD, AutoPGD
     from poise.commands.certify import certify
     from poise.commands.compare import compare
     from poise.commands.doctor import doctor
@@ -24,25 +24,50 @@ if TYPE_CHECKING:
     from poise.commands.update import update
     from poise.core.misuse import Misuse
     from poise.core.threat import Threat
-    from poise.objectives import KL, PCAT, PCT, RCAT, Adversarial, Constrained, Inhibition, Mixing, Squared, Standard
+    from poise.objectives import (
+        AWP,
+        KL,
+        MART,
+        PCAT,
+        PCT,
+        RCAT,
+        TRADES,
+        Adversarial,
+        Averaged,
+        Constrained,
+        Guarded,
+        Inhibition,
+        LabelSmoothing,
+        Mixing,
+        Squared,
+        Standard,
+    )
     from poise.schedules import Adaptive, Automatic, Cosine, Fixed, Hinge, Linear, Random
-    from poise.training import Head, Last, LoRA, Probe, Training, Transfer, Whole
+    from poise.training import Head, Last, LoRA, Probe, Training, Whole
 
 __all__ = [
+    "AWP",
+    "FGSM",
     "KL",
+    "MART",
     "PCAT",
     "PCT",
     "PGD",
     "RCAT",
+    "TRADES",
     "Adaptive",
     "Adversarial",
+    "AutoPGD",
     "Automatic",
+    "Averaged",
     "Constrained",
     "Cosine",
     "Fixed",
+    "Guarded",
     "Head",
     "Hinge",
     "Inhibition",
+    "LabelSmoothing",
     "Last",
     "Linear",
     "LoRA",
@@ -54,7 +79,6 @@ __all__ = [
     "Standard",
     "Threat",
     "Training",
-    "Transfer",
     "Whole",
     "certify",
     "compare",
@@ -72,19 +96,27 @@ __all__ = [
 __version__ = version("poise")
 
 _HOMES = {
+    "AutoPGD": "poise.attacks",
+    "FGSM": "poise.attacks",
     "PGD": "poise.attacks",
     "Misuse": "poise.core.misuse",
     "Threat": "poise.core.threat",
+    "AWP": "poise.objectives",
     "Adversarial": "poise.objectives",
+    "Averaged": "poise.objectives",
     "Constrained": "poise.objectives",
+    "Guarded": "poise.objectives",
     "Inhibition": "poise.objectives",
     "KL": "poise.objectives",
+    "LabelSmoothing": "poise.objectives",
+    "MART": "poise.objectives",
     "Mixing": "poise.objectives",
     "PCAT": "poise.objectives",
     "PCT": "poise.objectives",
     "RCAT": "poise.objectives",
     "Squared": "poise.objectives",
     "Standard": "poise.objectives",
+    "TRADES": "poise.objectives",
     "Adaptive": "poise.schedules",
     "Automatic": "poise.schedules",
     "Cosine": "poise.schedules",
@@ -97,7 +129,6 @@ _HOMES = {
     "LoRA": "poise.training",
     "Probe": "poise.training",
     "Training": "poise.training",
-    "Transfer": "poise.training",
     "Whole": "poise.training",
     "certify": "poise.commands.certify",
     "compare": "poise.commands.compare",

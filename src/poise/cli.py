@@ -186,7 +186,7 @@ def _normalised(words: list[str], verb: Verb, parser: Any) -> list[str]:
             if equals and last in FAMILIES:
                 value = import_path(last, value)
             kind = getattr(known.get(option), "_typehint", None)
-            if kind is bool and not equals and following.startswith("--"):
+            if (kind is bool or option not in known) and not equals and following.startswith("--"):
                 equals, value = "=", "true"
             listed = _holds_list(kind)
             result.append(option + equals + (_bracketed(value) if listed and equals else value))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from poise.commands.diagnosis import attending, conclusion, setting_of, standard_accuracy
 from poise.commands.fitting import begun, fit, seconds
 from poise.commands.run import Run
 from poise.commands.terminal import say
@@ -31,6 +32,7 @@ def finetune(
     limit: int | None = None,
     skip_unreadable: bool = False,
     validate_on: int = 500,
+    compare_with: str | None = None,
     trackers: tuple[str, ...] = ("tensorboard",),
     out: Path | str | None = None,
     resume: bool = False,
@@ -49,7 +51,9 @@ def finetune(
         threat: what the model shall withstand.
         schedule: how epsilon grows to the threat's: hinge, fixed, linear, cosine, random, automatic (starts when clean
             accuracy stops improving) or adaptive (follows what the network can take).
-        objective: what a step minimises: adversarial or standard.
+        objective: what a step minimises: adversarial, trades, mart or standard; or one of them inside averaged (weights
+            averaged over steps), awp (adversarial weight perturbation), labelsmoothing or guarded (notices catastrophic
+            overfitting), as in {kind: averaged, objective: {kind: trades, beta: 6}}.
         training: epochs, batch size, optimiser and the like.
         transfer: which weights are trained: whole, head, last (blocks), probe (the head first, then all) or lora.
         augmentation: random changes of training images: none, flip, crop (flip and shift), finetune (flip, colour,
@@ -58,6 +62,7 @@ def finetune(
         limit: use this many images of each split, the same ones every time.
         skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
         validate_on: measure clean and robust accuracy on this many validation images after each epoch; 0 for none.
+        compare_with: run:FOLDER of a standard fine-tuning on the same data; the run then says what robustness cost.
         trackers: where accelerate sends the figures of every epoch; [] for nowhere.
         out: the run folder to create; by default runs/finetune, with a number behind it where that exists.
         resume: go on with the interrupted run in `out`, with the recipe it was started with.
@@ -73,6 +78,7 @@ def finetune(
     options = {name: value for name, value in locals().items() if name != "resume"}
     check_validation(validate_on, schedule)
     check_surroundings(training)
+    standard = standard_accuracy(compare_with, options)
     splits = open_data(data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
     train_set = splits.train
     for name in splits.skipped:
@@ -85,7 +91,10 @@ def finetune(
     task = Task(classifier, train_set, objective, schedule, threat, training, augmentation, seed, transfer=transfer)
     check_task(task, trackers)
     folder = begun("finetune", options, out, resume=resume)
+    setting = setting_of(task, standard)
     validate = validation(splits.validation, threat, validate_on, schedule, seed)
-    fit(task, folder, f"fine-tuning {folder.path.name}", validate=validate, trackers=trackers)
+    noted = attending(folder, setting)
+    fit(task, folder, f"fine-tuning {folder.path.name}", validate=validate, noted=noted, trackers=trackers)
+    conclusion(folder, setting)
     say(f"{folder.path}: {training.epochs} epochs, {seconds(folder):.1f} s")
     return Run(folder)

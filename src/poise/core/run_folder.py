@@ -36,6 +36,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def adaptation(self) -> Path:
+        """What the metrics say about how the network took up its task, as JSON."""
+        return self.path / "adaptation.json"
+
+    @property
     def checkpoints(self) -> Path:
         """States that an interrupted run goes on from."""
         return self.path / "checkpoints"

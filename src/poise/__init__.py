@@ -16,18 +16,24 @@ if TYPE_CHECKING:
     from poise.commands.profile import profile
     from poise.commands.quickstart import quickstart
     from poise.commands.report import report
+    from poise.commands.tune import tune
     from poise.core.misuse import Misuse
     from poise.core.threat import Threat
     from poise.objectives import Adversarial, Standard
-    from poise.schedules import Fixed, Hinge
+    from poise.schedules import Adaptive, Automatic, Cosine, Fixed, Hinge, Linear, Random
     from poise.training import Training
 
 __all__ = [
     "PGD",
+    "Adaptive",
     "Adversarial",
+    "Automatic",
+    "Cosine",
     "Fixed",
     "Hinge",
+    "Linear",
     "Misuse",
+    "Random",
     "Standard",
     "Threat",
     "Training",
@@ -36,6 +42,7 @@ __all__ = [
     "profile",
     "quickstart",
     "report",
+    "tune",
 ]
 
 __version__ = version("poise")
@@ -43,13 +50,12 @@ __version__ = version("poise")
 _HOMES = {
     "PGD": "poise.attacks",
     "Adversarial": "poise.objectives",
-    "Fixed": "poise.schedules",
-    "Hinge": "poise.schedules",
     "Misuse": "poise.core.misuse",
     "Standard": "poise.objectives",
     "Threat": "poise.core.threat",
     "Training": "poise.training",
-    **{verb: f"poise.commands.{verb}" for verb in ("doctor", "finetune", "profile", "quickstart", "report")},
+    **{verb: f"poise.commands.{verb}" for verb in ("doctor", "finetune", "profile", "quickstart", "report", "tune")},
+    **dict.fromkeys(("Adaptive", "Automatic", "Cosine", "Fixed", "Hinge", "Linear", "Random"), "poise.schedules"),
 }
 
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-
-import torch
+from types import SimpleNamespace
+from typing import Any
 
 from poise.commands.recipe import refuse_changes, write_recipe
 from poise.commands.run import Run, fresh_path
 from poise.commands.terminal import say, watching
+from poise.commands.validation import check_validation, validation
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
-from poise.data import Augmentation, ImageSet, Splits, decoded, open_data
-from poise.evaluation import Examination, accuracy_curve, examine
-from poise.models import Classifier, open_model, save_model
+from poise.data import Augmentation, ImageSet, open_data
+from poise.models import open_model, save_model
 from poise.objectives import Adversarial, Objective
 from poise.schedules import Hinge, Schedule
 from poise.training import (
+    Noted,
     Task,
     Training,
     Transfer,
@@ -62,7 +63,8 @@ def finetune(
         data: address of the images: digits, folder:PATH, parquet:FOLDER, hf:NAME, torchvision:NAME.
         weights: a local weights file, or "random"; by default what the address itself carries.
         threat: what the model shall withstand.
-        schedule: how epsilon grows to the threat's: hinge or fixed.
+        schedule: how epsilon grows to the threat's: hinge, fixed, linear, cosine, random, automatic (starts when clean
+            accuracy stops improving) or adaptive (follows what the network can take).
         objective: what a step minimises: adversarial or standard.
         training: epochs, batch size, optimiser and the like.
         transfer: which weights are trained: whole, head, last (blocks), probe (the head first, then all) or lora.
@@ -85,28 +87,62 @@ def finetune(
     """
     out = None if out is None else Path(out)
     options = {name: value for name, value in locals().items() if name != "resume"}
-    if validate_on < 0:
-        raise Misuse(f"validate_on must be at least 0; got {validate_on}")
-    check_surroundings(training)
-    splits = open_data(data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
-    train_set = splits.train
+    return fine_tuned(options, resume=resume)
+
+
+def fine_tuned(
+    options: Mapping[str, Any],
+    *,
+    resume: bool = False,
+    measuring: Callable[..., Validate | None] = validation,
+    noted: Noted = lambda _: None,
+) -> Run:
+    """What `finetune` does with its options; a search measures and listens in its own way.
+
+    Args:
+        options: those of `finetune`, all but resume.
+        resume: go on with the interrupted run.
+        measuring: makes what is called after every epoch, from the arguments of `validation`.
+        noted: told of every epoch's figures.
+    """
+    given = SimpleNamespace(**options)
+    check_validation(given.validate_on, given.schedule)
+    check_surroundings(given.training)
+    splits = open_data(
+        given.data, image_size=given.image_size, limit=given.limit, skip_unreadable=given.skip_unreadable
+    )
     for name in splits.skipped:
         say(f"left out, unreadable: {name}")
+    task = _task(given, splits.train)
+    check_task(task, given.trackers)
+    folder = on_main(lambda: _folder(options, given.out, resume=resume))
+    if not on_main(folder.weights.exists):
+        with watching(f"fine-tuning {folder.path.name}") as watch:
+            validate = measuring(splits.validation, given.threat, given.validate_on, given.schedule, given.seed)
+            train(task, folder, validate=validate, watch=watch, tell=say, noted=noted, trackers=given.trackers)
+        on_main(lambda: save_model(task.classifier.cpu(), folder.path))
+    say(f"{folder.path}: {given.training.epochs} epochs, {_seconds(folder):.1f} s")
+    return Run(folder)
+
+
+def _task(given: SimpleNamespace, images: ImageSet) -> Task:
+    """What is to be trained, with the network opened for these images."""
     classifier = open_model(
-        model, weights=weights, classes=train_set.classes, shape=train_set.shape, seed=seed, new_head=True
+        given.model, weights=given.weights, classes=images.classes, shape=images.shape, seed=given.seed, new_head=True
     )
     for note in classifier.notes:
         say(note)
-    task = Task(classifier, train_set, objective, schedule, threat, training, augmentation, seed, transfer=transfer)
-    check_task(task, trackers)
-    folder = on_main(lambda: _folder(options, out, resume=resume))
-    if not on_main(folder.weights.exists):
-        with watching(f"fine-tuning {folder.path.name}") as watch:
-            validate = _validation(splits, threat, validate_on, seed)
-            train(task, folder, validate=validate, watch=watch, tell=say, trackers=trackers)
-        on_main(lambda: save_model(classifier.cpu(), folder.path))
-    say(f"{folder.path}: {training.epochs} epochs, {_seconds(folder):.1f} s")
-    return Run(folder)
+    return Task(
+        classifier,
+        images,
+        given.objective,
+        given.schedule,
+        given.threat,
+        given.training,
+        given.augmentation,
+        given.seed,
+        transfer=given.transfer,
+    )
 
 
 def _folder(options: Mapping[str, object], out: Path | None, *, resume: bool) -> RunFolder:
@@ -120,21 +156,6 @@ def _folder(options: Mapping[str, object], out: Path | None, *, resume: bool) ->
     folder = RunFolder.create(out or fresh_path(Path("runs/finetune")))
     write_recipe(folder, "finetune", {**options, "out": folder.path})
     return folder
-
-
-def _validation(splits: Splits, threat: Threat, count: int, seed: int) -> Validate | None:
-    """Clean and robust accuracy on some validation images, attacked with the fast suite at the target epsilon."""
-    images: ImageSet = splits.validation
-    if not count:
-        return None
-    images = decoded(images.select(torch.arange(min(count, len(images)))))
-    examination = Examination(threat=threat, suite="fast", points=(), seed=seed)
-
-    def validate(classifier: Classifier) -> Mapping[str, float]:
-        curve = accuracy_curve(examine(classifier, images, examination, model_address="in training"))
-        return {"clean": curve.clean.value, "robust": curve.robust.value}
-
-    return validate
 
 
 def _seconds(folder: RunFolder) -> float:

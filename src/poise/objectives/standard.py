@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,5 +23,6 @@ class Standard(Objective):
 
 def classification_terms(logits: Float[Tensor, "n classes"], labels: Tensor) -> dict[str, Tensor]:
     """Mean cross-entropy as "loss", and the share of right predictions as "accuracy"."""
-    right = (logits.detach().argmax(1) == labels).float().mean()
-    return {"loss": cross_entropy(logits.float(), labels).mean(), "accuracy": right}
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    right = (wide.detach().argmax(1) == labels).to(wide.dtype).mean()
+    return {"loss": cross_entropy(wide, labels).mean(), "accuracy": right}

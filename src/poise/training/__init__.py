@@ -8,7 +8,7 @@ from poise.training.divergence import Diverged
 from poise.training.options import Training
 from poise.training.processes import agree, is_main, on_main, process_state
 from poise.training.surroundings import check_surroundings
-from poise.training.task import Task, Validate, check_task
+from poise.training.task import Noted, Task, Validate, check_task
 from poise.training.trainer import train
 from poise.training.transfer import Head, Last, LoRA, Probe, Transfer, Whole
 
@@ -17,6 +17,7 @@ __all__ = [
     "Head",
     "Last",
     "LoRA",
+    "Noted",
     "Probe",
     "Task",
     "Training",

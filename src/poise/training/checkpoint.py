@@ -30,6 +30,7 @@ class Position:
         task: digest of what the training started from; a checkpoint of another is refused.
         scaler: state of the loss scaling in fp16.
         micro_batch: most images at a time in each process that were found to fit; None for all of a batch.
+        schedule: what the schedule remembers; None before it began.
     """
 
     epoch: int = 0
@@ -39,6 +40,7 @@ class Position:
     task: str = ""
     scaler: dict[str, float] | None = None
     micro_batch: int | None = None
+    schedule: dict[str, float | None] | None = None
 
 
 def save_checkpoint(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -75,9 +75,9 @@ class Gradients:
         """This process's part of the terms, and whether memory sufficed."""
         terms: dict[str, Tensor] = {}
         try:
-            for piece in _pieces(step.batch, self.micro_batch):
-                share = len(piece) / count
-                found = self.objective.terms(replace(step, batch=piece))
+            for piece in _pieces(step, self.micro_batch):
+                share = len(piece.batch) / count
+                found = self.objective.terms(piece)
                 self.accelerator.backward(found["loss"] * share)
                 for name, term in found.items():
                     terms[name] = terms.get(name, 0) + term.detach() * share
@@ -98,10 +98,14 @@ class Gradients:
         )
 
 
-def _pieces(batch: Batch, most: int | None) -> list[Batch]:
-    """A batch in as few pieces of nearly equal size as the limit allows; none of an empty one."""
+def _pieces(step: Step, most: int | None) -> list[Step]:
+    """A step in as few pieces of nearly equal size as the limit allows; none where its batch is empty."""
+    batch, epsilon = step.batch, step.epsilon
     if not len(batch):
         return []
     number = 1 if most is None else -(-len(batch) // most)
     parts = zip(*(tensor.tensor_split(number) for tensor in (batch.images, batch.labels, batch.ids)), strict=True)
-    return [Batch(*part) for part in parts]
+    budgets: Sequence[float | Tensor] = (
+        epsilon.tensor_split(number) if isinstance(epsilon, Tensor) else [epsilon] * number
+    )
+    return [replace(step, batch=Batch(*part), epsilon=budget) for part, budget in zip(parts, budgets, strict=True)]

@@ -18,8 +18,12 @@ from poise.schedules import Schedule
 from poise.training.options import Training
 from poise.training.transfer import Transfer, Whole
 
-Validate = Callable[[Classifier], Mapping[str, float]]
-"""Measures a classifier after an epoch, in every process; its figures stand in the epoch's row under "validation/"."""
+Validate = Callable[[Classifier, float], Mapping[str, float]]
+"""Measures a classifier after an epoch, in every process, given the epsilon that the epoch ended with; its figures
+stand in the epoch's row under "validation/", and schedules that listen hear them."""
+
+Noted = Callable[[Mapping[str, float]], None]
+"""Told of every epoch's row, once it is written."""
 
 
 @dataclass(frozen=True)

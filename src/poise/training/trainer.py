@@ -20,6 +20,7 @@ from poise.core.streams import Stream, global_seed
 from poise.data import ImageSet, InMemory, batches, batches_per_epoch, decoded
 from poise.models import Classifier
 from poise.objectives import Step
+from poise.schedules import Memory, Moment
 from poise.training.checkpoint import Position, load_checkpoint, newest_checkpoint, save_checkpoint
 from poise.training.divergence import Circumstances, Diverged, Tally, diagnosis
 from poise.training.gradients import Gradients, Tell
@@ -27,7 +28,7 @@ from poise.training.journal import Journal
 from poise.training.optimisation import make_optimizer, rate_share, set_rates
 from poise.training.processes import Processes, agree, is_main, on_main
 from poise.training.surroundings import BATCH_NORM, accelerated, plain, surrounded
-from poise.training.task import Task, Validate
+from poise.training.task import Noted, Task, Validate
 from poise.training.transfer.transfer import open_to, trainable
 
 
@@ -38,6 +39,7 @@ def train(
     validate: Validate | None = None,
     watch: Watch = unwatched,
     tell: Tell = lambda _: None,
+    noted: Noted = lambda _: None,
     trackers: tuple[str, ...] = ("tensorboard",),
 ) -> None:
     """Train a classifier, or go on from the newest checkpoint of the folder, and leave its state and metrics there.
@@ -51,16 +53,20 @@ def train(
     Args:
         task: what to train.
         folder: where checkpoints and metrics go; the main process writes.
-        validate: called after every epoch, in every process.
+        validate: called after every epoch, in every process; schedules that listen need it.
         watch: told of progress after every step.
         tell: told what a person should know, in single lines.
+        noted: told of every epoch's figures, in every process.
         trackers: names of accelerate's trackers that get every epoch's figures.
 
     Raises:
-        Misuse: if the checkpoint is of another run, or another process is at work in the folder.
+        Misuse: if the checkpoint is of another run, if another process is at work in the folder, and for a schedule
+            that listens where there is nothing to hear.
         Diverged: if loss or weights are not finite where a checkpoint is due.
         Failure: if memory does not hold a single image.
     """
+    if task.schedule.hears and validate is None:
+        raise Misuse(f"the schedule {type(task.schedule).__name__} listens to validation; there is none")
     with ExitStack() as stack:
         stack.enter_context(global_seed(Stream.seeded(task.seed)))
         stack.enter_context(_held_by_all(folder))
@@ -72,7 +78,7 @@ def train(
         started_from = _started_from(task)
         names = stack.enter_context(trainable(task.classifier, task.transfer))
         stack.enter_context(surrounded(task.classifier, task.options, accelerator))
-        _Loop(task, folder, accelerator, names, started_from, tell).run(validate, watch)
+        _Loop(task, folder, accelerator, names, started_from, tell).run(validate, watch, noted)
 
 
 class _Loop:
@@ -111,13 +117,13 @@ class _Loop:
         self.journal = Journal(folder, accelerator, self.position.epoch)
         self.resting: list[torch.nn.Module] = []
 
-    def run(self, validate: Validate | None, watch: Watch) -> None:
+    def run(self, validate: Validate | None, watch: Watch, noted: Noted) -> None:
         """All epochs that are left."""
         try:
             for _ in range(self.position.epoch, self.task.options.epochs):
                 self._open_weights()
                 tally = self._epoch(watch)
-                self._finish_epoch(tally, validate)
+                noted(self._finish_epoch(tally, validate))
             self._put(self.task.objective.weights(self.memory))
         finally:
             self.optimizer.zero_grad(set_to_none=True)
@@ -157,14 +163,16 @@ class _Loop:
         self.task.classifier.train()
         for module in self.resting:
             module.eval()
+        share = self.task.schedule.share(replace(self._moment(epoch, number), ids=batch.ids))
         step = Step(
             self.task.classifier,
             batch,
-            self._epsilon(epoch, number),
+            float(self.task.threat.epsilon) * share,
             self.task.threat.norm,
             place.fold("attack"),
             self.task.references,
             self.memory,
+            share if isinstance(share, float) else 1.0,
         )
         means = self.gradients.fill(step, self._examples(number), place.fold("layers", self.processes.rank).key)
         if options.clip is not None:
@@ -174,7 +182,7 @@ class _Loop:
             self.memory = dict(self.task.objective.advance(self.task.classifier, self.memory, means))
         return means
 
-    def _finish_epoch(self, tally: Tally, validate: Validate | None) -> None:
+    def _finish_epoch(self, tally: Tally, validate: Validate | None) -> Mapping[str, float]:
         """Check, measure, note down, save: in this order, so that a bad epoch leaves the last good checkpoint."""
         epoch, last = self.position.epoch, self.batches - 1
         self._refuse_divergence(tally)
@@ -186,13 +194,16 @@ class _Loop:
             "seconds": self.position.seconds,
             **{f"train/{name}": total / seen for name, total in tally.totals().items()},
         }
+        remembered = self._remembered
         if validate is not None:
             with plain(self.task.classifier), self._shown():
-                figures = validate(self.task.classifier)
+                figures = validate(self.task.classifier, row["epsilon"])
+            remembered = self._heard(figures)
             row |= {f"validation/{name}": value for name, value in figures.items()}
         self.journal.write(row)
-        self.position = Position(epoch + 1, task=self.position.task)
+        self.position = Position(epoch + 1, task=self.position.task, schedule=dict(remembered))
         self._checkpoint({})
+        return row
 
     def _checkpoint(self, sums: dict[str, float]) -> None:
         """Save the state, which the caller found to be finite."""
@@ -265,10 +276,32 @@ class _Loop:
         return rate_share(epoch * self.batches + number, total, self.task.options.warmup)
 
     def _epsilon(self, epoch: int, number: int) -> float:
-        """The budget of a step."""
+        """The budget of a step; where examples have their own, its mean."""
+        return float(self.task.threat.epsilon) * self.task.schedule.mean(self._moment(epoch, number))
+
+    def _moment(self, epoch: int, number: int) -> Moment:
+        """Where a step stands, to the schedule: at itself, or at the start of its epoch."""
+        at = number if self.task.schedule.every == "step" else 0
+        return Moment(
+            progress=self._progress(epoch, at),
+            epoch=epoch,
+            step=epoch * self.batches + at,
+            stream=self.stream.fold("schedule"),
+            memory=self._remembered,
+        )
+
+    @property
+    def _remembered(self) -> Memory:
+        """What the schedule remembers."""
+        found = self.position.schedule
+        return self.task.schedule.begin() if found is None else found
+
+    def _heard(self, figures: Mapping[str, float]) -> Memory:
+        """What the schedule remembers once it has heard of the epoch in progress."""
         schedule = self.task.schedule
-        moment = self._progress(epoch, number if schedule.every == "step" else 0)
-        return float(self.task.threat.epsilon) * schedule.share(moment)
+        if missing := [name for name in schedule.hears if name not in figures]:
+            raise Misuse(f"the schedule {type(schedule).__name__} needs {', '.join(missing)} of the validation")
+        return schedule.heard(self._moment(self.position.epoch + 1, 0), figures)
 
 
 def _started_from(task: Task) -> str:

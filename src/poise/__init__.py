@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from poise.commands.profile import profile
     from poise.commands.quickstart import quickstart
     from poise.commands.report import report
+    from poise.commands.tune import tune
     from poise.commands.update import update
     from poise.core.misuse import Misuse
     from poise.core.threat import Threat
@@ -90,6 +91,7 @@ __all__ = [
     "profile",
     "quickstart",
     "report",
+    "tune",
     "update",
 ]
 
@@ -140,6 +142,7 @@ _HOMES = {
     "profile": "poise.commands.profile",
     "quickstart": "poise.commands.quickstart",
     "report": "poise.commands.report",
+    "tune": "poise.commands.tune",
     "update": "poise.commands.update",
 }
 """Where each public name lives. They are imported when first used, so that `poise --help` does not wait for PyTorch."""

@@ -43,6 +43,11 @@ VERBS = {
         "poise finetune timm:resnet18 --weights resnet18.safetensors --data folder:photos --threat.epsilon 4/255",
         positional="model",
     ),
+    "tune": Verb(
+        "search for the best options of a fine-tuning",
+        "poise tune search.yaml --trials 50 --where 'clean >= 0.8'",
+        positional="recipe",
+    ),
     "update": Verb(
         "replace a model by a better one without losing what the old one did right",
         "poise update --old run:runs/yesterday --new run:runs/today",
@@ -153,6 +158,20 @@ def _parser(name: str, verb: Verb, function: Callable[..., Any]) -> Any:
     parser.add_argument("--config", action="config", help="a recipe; options given beside it win")
     parser.add_function_arguments(function, as_positional=False, fail_untyped=True)
     return parser
+
+
+def options_of(name: str, tree: dict[str, Any]) -> dict[str, Any]:
+    """The options of a verb as its function takes them, from a recipe's tree; what it leaves out is as by default.
+
+    Raises:
+        Misuse: for what the command line would refuse as well.
+    """
+    from poise.commands.recipe import expanded  # noqa: PLC0415
+
+    function: Callable[..., Any] = getattr(import_module(f"poise.commands.{name}"), name)
+    parser = _parser(name, VERBS[name], function)
+    found = parser.instantiate(parser.parse_object(expanded(tree)))
+    return {key: value for key, value in vars(found).items() if key != "config"}
 
 
 def _load_recipe(text: str) -> Any:

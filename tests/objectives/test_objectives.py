@@ -17,7 +17,7 @@ def test_standard_is_mean_cross_entropy_on_clean_images():
     model, data = Linear(3, (4,)), batch(5, (4,), 3)
     terms = Standard().terms(Step(model, data, 0.5, "linf", STREAM))
     torch.testing.assert_close(terms["loss"], nn.functional.cross_entropy(model(data.images), data.labels))
-    right = (model(data.images).argmax(1) == data.labels).float().mean()
+    right = (model(data.images).argmax(1) == data.labels).double().mean()
     assert terms["accuracy"] == right
 
 

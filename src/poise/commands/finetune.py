@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from poise.commands.diagnosis import attending, conclusion, setting_of, standard_accuracy
 from poise.commands.fitting import begun, fit, seconds
@@ -10,11 +13,11 @@ from poise.commands.run import Run
 from poise.commands.terminal import say
 from poise.commands.validation import check_validation, validation
 from poise.core.threat import Threat
-from poise.data import Augmentation, open_data
+from poise.data import Augmentation, ImageSet, open_data
 from poise.models import open_model
 from poise.objectives import Adversarial, Objective
 from poise.schedules import Hinge, Schedule
-from poise.training import Task, Training, Transfer, Whole, check_surroundings, check_task
+from poise.training import Noted, Task, Training, Transfer, Validate, Whole, check_surroundings, check_task
 
 
 def finetune(
@@ -76,25 +79,65 @@ def finetune(
     """
     out = None if out is None else Path(out)
     options = {name: value for name, value in locals().items() if name != "resume"}
-    check_validation(validate_on, schedule)
-    check_surroundings(training)
-    standard = standard_accuracy(compare_with, options)
-    splits = open_data(data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
-    train_set = splits.train
+    return fine_tuned(options, resume=resume)
+
+
+def fine_tuned(
+    options: Mapping[str, Any],
+    *,
+    resume: bool = False,
+    measuring: Callable[..., Validate | None] = validation,
+    noted: Noted = lambda _: None,
+) -> Run:
+    """What `finetune` does with its options; a search measures and listens in its own way.
+
+    Args:
+        options: those of `finetune`, all but resume.
+        resume: go on with the interrupted run.
+        measuring: makes what is called after every epoch, from the arguments of `validation`.
+        noted: told of every epoch's figures.
+    """
+    given = SimpleNamespace(**options)
+    check_validation(given.validate_on, given.schedule)
+    check_surroundings(given.training)
+    standard = standard_accuracy(given.compare_with, options)
+    splits = open_data(
+        given.data, image_size=given.image_size, limit=given.limit, skip_unreadable=given.skip_unreadable
+    )
     for name in splits.skipped:
         say(f"left out, unreadable: {name}")
+    task = _task(given, splits.train)
+    check_task(task, given.trackers)
+    folder = begun("finetune", options, given.out, resume=resume)
+    setting = setting_of(task, standard)
+    look = attending(folder, setting)
+
+    def both(row: Mapping[str, float]) -> None:
+        look(row)
+        noted(row)
+
+    validate = measuring(splits.validation, given.threat, given.validate_on, given.schedule, given.seed)
+    fit(task, folder, f"fine-tuning {folder.path.name}", validate=validate, noted=both, trackers=given.trackers)
+    conclusion(folder, setting)
+    say(f"{folder.path}: {given.training.epochs} epochs, {seconds(folder):.1f} s")
+    return Run(folder)
+
+
+def _task(given: SimpleNamespace, images: ImageSet) -> Task:
+    """What is to be trained, with the network opened for these images."""
     classifier = open_model(
-        model, weights=weights, classes=train_set.classes, shape=train_set.shape, seed=seed, new_head=True
+        given.model, weights=given.weights, classes=images.classes, shape=images.shape, seed=given.seed, new_head=True
     )
     for note in classifier.notes:
         say(note)
-    task = Task(classifier, train_set, objective, schedule, threat, training, augmentation, seed, transfer=transfer)
-    check_task(task, trackers)
-    folder = begun("finetune", options, out, resume=resume)
-    setting = setting_of(task, standard)
-    validate = validation(splits.validation, threat, validate_on, schedule, seed)
-    noted = attending(folder, setting)
-    fit(task, folder, f"fine-tuning {folder.path.name}", validate=validate, noted=noted, trackers=trackers)
-    conclusion(folder, setting)
-    say(f"{folder.path}: {training.epochs} epochs, {seconds(folder):.1f} s")
-    return Run(folder)
+    return Task(
+        classifier,
+        images,
+        given.objective,
+        given.schedule,
+        given.threat,
+        given.training,
+        given.augmentation,
+        given.seed,
+        transfer=given.transfer,
+    )

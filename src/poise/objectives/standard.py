@@ -24,7 +24,7 @@ class Standard(Objective):
 
 def classification_terms(logits: Logits, step: Step) -> dict[str, torch.Tensor]:
     """Mean cross-entropy as "loss", and the share of right predictions as "accuracy"."""
-    right = (logits.detach().argmax(1) == step.batch.labels).float().mean()
+    right = (logits.detach().argmax(1) == step.batch.labels).to(logits.dtype).mean()
     return {"loss": step.cross_entropy(logits).mean(), "accuracy": right}
 
 

@@ -21,6 +21,6 @@ def launched(processes: int, words: list[str], folder: Path, module: str = "pois
 
 def finished(process: subprocess.Popen[str]) -> str:
     """What it said on standard error; it must have ended well."""
-    _, told = process.communicate(timeout=300)
+    _, told = process.communicate(timeout=900)
     assert process.returncode == 0, told[-3000:]
     return told

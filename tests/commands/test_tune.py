@@ -122,7 +122,7 @@ def _started(recipe: Path, out: Path, trials: int) -> subprocess.Popen[str]:
 def test_two_processes_share_a_study_and_do_not_try_the_same(recipe, tmp_path):
     both = [_started(recipe, tmp_path / "search", 4) for _ in range(2)]
     for process in both:
-        _, told = process.communicate(timeout=200)
+        _, told = process.communicate(timeout=600)
         assert process.returncode == 0, told
     trials = _trials(tmp_path / "search")
     assert 4 <= len(trials) <= 5
@@ -162,7 +162,7 @@ def _options(recipe: Path, out: Path) -> dict:
     [
         ({"model": None}, {}, "missing: --model"),
         ({"validate_on": 0}, {}, "give the recipe a validate_on above 0"),
-        ({"limt": 3}, {}, "limt"),
+        ({"limits": 3}, {}, "limits"),
         ({"training": {"epochs": {"from": 0, "to": 2}}}, {}, "epochs must be a whole number of at least 1; got 0"),
         ({}, {"trials": 0}, "trials must be at least 1"),
         ({}, {"prune_after": 2.0}, "prune_after is a share of the epochs"),

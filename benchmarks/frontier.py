@@ -67,7 +67,7 @@ class Scale:
     suite: Suite = "autoattack"
 
 
-QUICK = Scale(network="small", epochs=2, gate_epochs=1, limit=400, validate_on=60, judged=40, suite="fast")
+QUICK = Scale(network="small", epochs=2, gate_epochs=1, limit=300, validate_on=40, judged=20, suite="fast")
 
 
 def main() -> int:

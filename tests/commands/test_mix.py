@@ -42,7 +42,7 @@ def test_a_constant_mixture_is_chosen_on_validation_images_and_profiled_like_any
     words += ["--alphas", "0.5,0.9", "--validate-on", "30", "--lose", "100"]
     assert main(words) == 0
     told = capsys.readouterr().err
-    assert "<- chosen" in told
+    assert "chosen: alpha 0." in told
     frontier = read_frontier(tmp_path / "mixed" / "frontier.json")
     assert [point.name for point in frontier.points] == ["alpha 0.5", "alpha 0.9", "standard alone", "robust alone"]
     assert (frontier.images, frontier.threat, frontier.suite) == (30, "linf 0.1", "fast")
@@ -61,9 +61,16 @@ def test_a_constant_mixture_is_chosen_on_validation_images_and_profiled_like_any
     made = read_profile(tmp_path / "mixed" / "profile.parquet")
     assert (made.header.norm, made.epsilons[-1], len(made)) == ("linf", 0.1, 20)
     assert made.header.surrogates == ("robust", "standard")
-    recipe = tmp_path / "mixed" / "recipe.yaml"
-    assert main(["mix", "--config", str(recipe), "--out", str(tmp_path / "again")]) == 0
-    assert load_model(tmp_path / "again").digest() == mixed.digest()
+    recipe = ["mix", "--config", str(tmp_path / "mixed" / "recipe.yaml"), "--resume"]
+    assert main([*recipe, "--scale_robust", "2"]) == 2
+    assert "was started with scale_robust 1.0, not 2.0" in capsys.readouterr().err
+    assert main([*recipe, "--lose", "20", "--alphas", "1"]) == 0
+    robust = load_model(branches[1].removeprefix("run:"))
+    assert load_model(tmp_path / "mixed").alpha_low == 1
+    assert (
+        read_frontier(tmp_path / "mixed" / "frontier.json").points[0].robust.value == frontier.points[-1].robust.value
+    )
+    assert load_model(tmp_path / "mixed").robust.digest() == robust.digest()
 
 
 def test_a_gate_is_trained_alone_and_resumes(branches, tmp_path):

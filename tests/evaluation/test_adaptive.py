@@ -161,20 +161,6 @@ def test_no_course_of_attacks_makes_surrogates_raise_a_verdict(mode, own):
     assert lowered > 5
 
 
-@pytest.mark.parametrize("mode", ["bisect", "ascending"])
-@pytest.mark.parametrize("own", [1, 3])
-def test_without_surrogates_the_brackets_are_the_ordinary_ones(mode, own):
-    right = np.array([True])
-    for seed in range(60):
-        falls = np.random.default_rng(seed).random((own, 6)) < seed / 80
-
-        def outcome(work, falls=falls):
-            return work.point if falls[work] else None
-
-        ours = _settled(SurrogateBrackets(right, 6, own, own, mode), outcome)
-        assert ours == _settled(Brackets(right, 6, own, mode), outcome)
-
-
 @pytest.mark.parametrize("sharpening", [None, Sharpening(scale=2.0, power=2.0, shift=-0.5, linear_alpha=0.7)])
 def test_it_is_never_more_optimistic_than_attacking_the_mixture_alone(sharpening):
     standard, robust = linear_classifier(4, (1, 3, 3), seed=2), linear_classifier(4, (1, 3, 3), seed=11)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from poise.core.streams import Stream, global_seed
 from poise.core.threat import Threat
 from poise.data import Splits, decoded, open_data
 from poise.evaluation import Suite
-from poise.evaluation.frontier import Frontier, choose, write_frontier
+from poise.evaluation.frontier import Frontier, Point, choose, write_frontier
 from poise.models import Classifier, open_model, save_model
 from poise.models.mixing import Blend, Gate, MixedClassifier, plan_gate
 from poise.models.mixing.calibration import Calibrated, calibrated_scale, calibrated_sharpening
@@ -94,7 +95,8 @@ def mix(
         skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
         trackers: where accelerate sends the figures of every epoch of the gate.
         out: the run folder to create; by default runs/mix, with a number behind it where that exists.
-        resume: go on with the interrupted run in `out`, with the recipe it was started with.
+        resume: go on with the run in `out`, with the recipe it was started with; `lose` and `alphas` may be others,
+            and what was measured is not measured again.
         seed: decides everything random.
 
     Returns:
@@ -140,7 +142,6 @@ def mix(
         if mixed.gate is not None:
             frontier = replace(frontier, alphas=alphas_of(mixed.blended(blends[0]), sweep))
         write_frontier(frontier, folder.frontier)
-        _show(frontier)
     final = mixed.blended(blends[0])
     save_model(final.cpu(), folder.path)
     say(f"{folder.path}: {method} mixture, alpha {_range(final.alpha_low, final.alpha_high)}")
@@ -202,10 +203,16 @@ class _Mixing:
 
 def _tried(sweep: Sweep, mixed: MixedClassifier, blends: Sequence[Blend], lose: float) -> Frontier:
     """Both branches alone and every blend between them; the choice is made among the blends."""
+    say(f"on {len(sweep.images)} validation images, {sweep.threat}, {sweep.suite}:")
     standard = replace(sweep.measured(mixed.standard, "standard alone"), alpha_low=0.0, alpha_high=0.0)
     robust = sweep.measured(mixed.robust, "robust alone")
-    points = list(sweep.points(mixed, blends))
+    points: list[Point] = []
+    for point in itertools.chain((standard, robust), sweep.points(mixed, blends)):
+        say(f"  {point.name:<22} clean {_percent(point.clean)}  robust {_percent(point.robust)}")
+        points.append(point)
+    points = points[2:]
     chosen = choose(points, robust.robust, lose)
+    say(f"chosen: {points[chosen].name}")
     return Frontier(
         threat=str(sweep.threat),
         suite=sweep.suite,
@@ -214,13 +221,6 @@ def _tried(sweep: Sweep, mixed: MixedClassifier, blends: Sequence[Blend], lose: 
         chosen=chosen,
         lose=lose,
     )
-
-
-def _show(frontier: Frontier) -> None:
-    say(f"on {frontier.images} validation images, {frontier.threat}, {frontier.suite}:")
-    for index, point in enumerate(frontier.points):
-        mark = "  <- chosen" if index == frontier.chosen else ""
-        say(f"  {point.name:<22} clean {_percent(point.clean)}  robust {_percent(point.robust)}{mark}")
 
 
 def _percent(estimate: Any) -> str:
@@ -285,9 +285,9 @@ def _folder(options: Mapping[str, object], out: Path | None, *, resume: bool) ->
         if out is None:
             raise Misuse("say which run to resume, e.g. --config RUN/recipe.yaml --resume, or --out RUN --resume")
         folder = RunFolder.open(out)
-        refuse_changes(folder, options, ignored=("out",))
-        return folder
-    folder = RunFolder.create(out or fresh_path(Path("runs/mix")))
+        refuse_changes(folder, options, ignored=("out", "lose", "alphas"))
+    else:
+        folder = RunFolder.create(out or fresh_path(Path("runs/mix")))
     write_recipe(folder, "mix", {**options, "out": folder.path})
     return folder
 

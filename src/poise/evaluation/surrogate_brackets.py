@@ -19,7 +19,7 @@ class SurrogateBrackets(Brackets):
         right: which clean images are classified correctly.
         points: number of grid points.
         own: number of the model's own units, which come first.
-        units: number of all units.
+        units: number of all units, more than the own ones.
         mode: how the own units find their place: bisect or ascending.
     """
 
@@ -53,8 +53,4 @@ class SurrogateBrackets(Brackets):
         """Take over what the own units have found, and once they are done, where all of them failed."""
         self.broken_from[row], self.broken_by[row] = self._alone.broken_from[row], self._alone.broken_by[row]
         if self._alone.next(row) is None:
-            point = int(self._alone.robust_to[row])
-            self._failed_at[row], self._failed[row] = point, (1 << self._own) - 1
-            if self._own == self.units:
-                self._held[row] |= 1 << point
-                self._agree(row)
+            self._failed_at[row], self._failed[row] = self._alone.robust_to[row], (1 << self._own) - 1

@@ -118,7 +118,7 @@ def rebuilt(blueprint: Blueprint, folder: Path) -> nn.Module:
     _refuse_unknown(blueprint, folder)
     try:
         return _network(blueprint)
-    except Misuse as error:
+    except (KeyError, ValueError) as error:
         written = _description(folder).get("versions", {})
         raise Misuse(
             f"{folder / DESCRIPTION} cannot be rebuilt here: {error} (it was written with {written})"

@@ -56,9 +56,13 @@ def curves(groups: Sequence[Group], runs: Styled) -> str:
     drawn = [
         _drawn(accuracy_chart(_members(group, runs), group.conditions), f"accuracy-{at}", str(group))
         for at, group in enumerate(groups, 1)
-        if group.conditions is not None and group.conditions.attacked
+        if group.conditions is not None and (group.conditions.attacked or _certified(group))
     ]
     return markup.section("Accuracy over epsilon", "\n".join(drawn)) if drawn else ""
+
+
+def _certified(group: Group) -> bool:
+    return any(subject.profile is not None and subject.profile.certificate is not None for subject in group.subjects)
 
 
 def training(runs: Styled) -> str:

@@ -24,6 +24,7 @@ def test_the_softmax_of_its_logits_are_the_mean_votes(vote):
     with torch.no_grad():
         model.network.weight.mul_(200.0)  # then probabilities are votes
     image = torch.tensor([[[[0.2, 0.7], [0.4, 0.9]]]])
+    model.requires_grad_(requires_grad=False)
     gap = model(image)[0] @ torch.tensor([1.0, -1.0])
     length = (model.network.weight[0] - model.network.weight[1]).norm()
     expected = stats.norm.cdf(float(gap / length) / 0.3)

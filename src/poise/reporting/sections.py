@@ -57,7 +57,7 @@ def curves(groups: Sequence[Group], runs: Styled) -> str:
     drawn = [
         drawn_chart(accuracy_chart(_members(group, runs), group.conditions), f"accuracy-{at}", str(group))
         for at, group in enumerate(groups, 1)
-        if group.conditions is not None and group.conditions.attacked
+        if group.conditions is not None and (group.conditions.attacked or _certified(group))
     ]
     return markup.section("Accuracy over epsilon", "\n".join(drawn)) if drawn else ""
 
@@ -75,6 +75,10 @@ def mixtures(runs: Styled) -> str:
                 alphas = alpha_chart(subject.name, subject.frontier.alphas)
                 parts.append(drawn_chart(alphas, f"alpha-{at}", alphas.title))
     return markup.section("Mixtures", "\n".join(parts))
+
+
+def _certified(group: Group) -> bool:
+    return any(subject.profile is not None and subject.profile.certificate is not None for subject in group.subjects)
 
 
 def training(runs: Styled) -> str:

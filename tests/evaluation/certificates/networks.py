@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -84,4 +86,6 @@ class Mixed(nn.Module):
 
 
 def mixed(standard: Classifier, robust: Classifier, low: float, high: float, scale: float = 1.0) -> Classifier:
-    return Classifier(Mixed(standard, robust, low, high, scale), robust.blueprint).eval()
+    """The mixture as a classifier that hands images on as they are: each branch normalises for itself."""
+    outside = replace(robust.blueprint, mean=(0.0,), std=(1.0,))
+    return Classifier(Mixed(standard, robust, low, high, scale), outside).eval()

@@ -65,11 +65,28 @@ def core_of(classifier: nn.Module) -> Core:
     """The branch to bound and its least weight.
 
     Raises:
-        Misuse: for a module that is neither a classifier nor a mixture.
+        Misuse: for a module that is neither a classifier nor a mixture, and for a classifier that changes images before
+            a mixture or a smoothing inside it sees them: radii of what is inside would not be radii of the whole.
     """
     for module in (classifier, getattr(classifier, "network", None)):
         if isinstance(module, Mixture):
+            _check_images_untouched(classifier)
+            _check_images_untouched(module.robust)
             return Core(module.robust, float(module.alpha_low), float(module.scales[1]))
     if not isinstance(classifier, Classifier):
         raise Misuse(f"a certificate needs a classifier or a mixture of two; got {type(classifier).__name__}")
+    _check_images_untouched(classifier)
     return Core(classifier)
+
+
+def _check_images_untouched(classifier: nn.Module) -> None:
+    """Refuse to look through a classifier that normalises or resizes what it hands on to a mixture or a smoothing."""
+    if not isinstance(classifier, Classifier) or not isinstance(classifier.network, Mixture | Smoothed):
+        return
+    blueprint = classifier.blueprint
+    if any(blueprint.mean) or any(value != 1 for value in blueprint.std) or blueprint.size is not None:
+        raise Misuse(
+            f"a classifier around a {type(classifier.network).__name__} must hand images on as they are to be "
+            f"certified; this one normalises or resizes them (mean {blueprint.mean}, std {blueprint.std}, size "
+            f"{blueprint.size})"
+        )

@@ -13,7 +13,7 @@ from poise.commands.terminal import say
 from poise.core.files import write_text
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
-from poise.evaluation import Profile, read_profile, read_profile_csv
+from poise.evaluation import Profile, read_adversarials, read_profile, read_profile_csv
 from poise.evaluation.comparison import Comparison
 from poise.evaluation.flips import NoiseFloor, Pair, check_sound, join, noise_floors
 from poise.evaluation.gate import Gate, judge, read_gate, unjudged
@@ -62,7 +62,7 @@ def compare(
     comparison = _compared(_names(old, new), profiles, again, limits)
     _show(comparison)
     if out is not None:
-        _write(comparison, Path(out), _pictures(comparison, data, gallery))
+        _write(comparison, Path(out), _pictures(comparison, new, data, gallery))
         say(f"written: {Path(out)}")
     return comparison
 
@@ -73,14 +73,23 @@ def open_profile(address: str) -> Profile:
     Raises:
         Misuse: if there is none, or it cannot be read.
     """
+    path = profile_path(address)
+    return read_profile_csv(path) if path.suffix == ".csv" else read_profile(path)
+
+
+def profile_path(address: str) -> Path:
+    """The file of a profile: the address itself, or the one in the run folder that it names.
+
+    Raises:
+        Misuse: for a run without a profile.
+    """
     path = Path(address.removeprefix("run:"))
-    if path.suffix == ".csv":
-        return read_profile_csv(path)
-    if path.is_dir():
-        path = RunFolder.open(path).profile
-        if not path.is_file():
-            raise Misuse(f"{address} has not been profiled; do so with poise profile run:{path.parent.as_posix()}")
-    return read_profile(path)
+    if not path.is_dir():
+        return path
+    profile = RunFolder.open(path).profile
+    if not profile.is_file():
+        raise Misuse(f"{address} has not been profiled; do so with poise profile run:{path.as_posix()}")
+    return profile
 
 
 def _compared(
@@ -121,10 +130,13 @@ def _show(comparison: Comparison) -> None:
     print_comparison(comparison)
 
 
-def _pictures(comparison: Comparison, data: str | None, count: int) -> Sequence[Picture]:
+def _pictures(comparison: Comparison, new: str, data: str | None, count: int) -> Sequence[Picture]:
     from poise.commands.gallery import pictures_of  # noqa: PLC0415 - opening images is slow to import
 
-    return pictures_of(comparison, data, count) if count else ()
+    if not count or comparison.pair is None:
+        return ()
+    kept = comparison.pair.new.adversarials
+    return pictures_of(comparison, data, count, read_adversarials(profile_path(new)) if kept else None)
 
 
 def _write(comparison: Comparison, out: Path, pictures: Sequence[Picture]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ class Estimate(NamedTuple):
     high: float
 
 
+@lru_cache(maxsize=1 << 16)
 def share(count: int, total: int, confidence: float = CONFIDENCE) -> Estimate:
     """A share of examples with its exact (Clopper-Pearson) interval.
 

@@ -12,10 +12,18 @@ from poise.cli import main
 from poise.commands.gallery import pictures_of
 from poise.core.misuse import Misuse
 from poise.data import open_data
-from poise.evaluation import Finding, read_profile_csv, write_profile, write_profile_csv
+from poise.evaluation import Finding, read_adversarials, read_profile_csv, write_profile, write_profile_csv
 from tests.evaluation.flips.tables import settled
 from tests.reporting.comparison.samples import LABELS, NEW, OLD
 
+L2 = poise.Threat(norm="l2", epsilon=0.5)
+QUICK = {
+    "training": poise.Training(epochs=3, batch_size=64, learning_rate=1e-2),
+    "objective": poise.Standard(),
+    "validate_on": 0,
+    "trackers": (),
+    "augmentation": "none",
+}
 FILES = ["comparison.html", "comparison.json", "comparison.md", "flipped.csv"]
 
 
@@ -182,6 +190,30 @@ def test_pictures_are_those_of_the_lost_ids_whatever_the_order_of_the_rows(desk,
     changed = replace(compared, pair=replace(compared.pair, old=other))
     assert pictures_of(changed, None, 3) == ()
     assert "holds other images than the profile was made on" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("desk")
+def test_the_page_shows_the_images_that_the_new_models_profile_kept(tmp_path):
+    """Against an old model that is always right, every image that the new one loses is shown, fooling ones beside it."""
+    run = poise.finetune("small", "digits", threat=L2, out="runs/new", **QUICK)
+    new = poise.profile(run.address, suite="fast", limit=20, soundness=False, keep_adversarials=True)
+    points, count = len(new.epsilons), len(new)
+    perfect = {
+        "header": replace(new.header, model="o" * 32),
+        "predictions": new.labels,
+        "robust_to": np.full(count, points - 1),
+        "broken_from": np.full(count, points),
+        "broken_by": ("",) * count,
+        "adversarials": None,
+    }
+    write_profile(replace(new, **perfect), tmp_path / "old.parquet")
+    compared = poise.compare("old.parquet", "runs/new", out="out", gallery=100)
+    kept = read_adversarials(run.folder.profile)
+    lost = [change.id for change in compared.changes]
+    assert set(kept.ids) & set(lost)
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    assert page.count("<img ") == len(lost) + len(set(kept.ids) & set(lost))
+    assert page.count("adversarial for the new model") == len(set(kept.ids) & set(lost))
 
 
 def test_exported_profiles_are_read_back(desk):

@@ -70,6 +70,16 @@ def test_open_verdicts_stay_open(tmp_path):
     assert found.unsettled == 2
 
 
+def test_an_output_that_was_no_number_is_wrong_whatever_class_it_named(tmp_path):
+    """Profiles hold such rows: the margin is NaN, and the prediction may be the label by chance."""
+    wrong = made([-1, 2], [0, 3], labels=[0, 1])
+    wrong = replace(wrong, predictions=np.array([0, 1]), margins=np.array([np.nan, 1.0]))
+    write_profile_csv(wrong, tmp_path / "p.csv")
+    back = read_profile_csv(tmp_path / "p.csv")
+    assert back.broken_from.tolist() == [0, 3]
+    assert np.isnan(back.margins[0])
+
+
 def test_imported_profiles_can_be_compared_with_each_other_and_say_what_they_do_not_know(tmp_path):
     old, new = _read(tmp_path, SHORT), _read(tmp_path, WIDE.replace("b,1,1,1,1", "b,1,0,0,0"))
     pair = join(old, new)

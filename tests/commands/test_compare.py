@@ -194,7 +194,7 @@ def test_pictures_are_those_of_the_lost_ids_whatever_the_order_of_the_rows(desk,
 
 @pytest.mark.usefixtures("desk")
 def test_the_page_shows_the_images_that_the_new_models_profile_kept(tmp_path):
-    """Against an old model that is always right, every image that the new one loses is shown, fooling ones beside it."""
+    """Against an old model that is always right: every image that is lost, and beside it the one that fools the new."""
     run = poise.finetune("small", "digits", threat=L2, out="runs/new", **QUICK)
     new = poise.profile(run.address, suite="fast", limit=20, soundness=False, keep_adversarials=True)
     points, count = len(new.epsilons), len(new)

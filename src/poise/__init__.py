@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from poise.attacks import PGD
     from poise.commands.doctor import doctor
     from poise.commands.finetune import finetune
+    from poise.commands.merge import merge
     from poise.commands.profile import profile
     from poise.commands.quickstart import quickstart
     from poise.commands.report import report
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from poise.core.misuse import Misuse
     from poise.core.threat import Threat
     from poise.objectives import KL, PCAT, PCT, RCAT, Adversarial, Constrained, Inhibition, Squared, Standard
-    from poise.schedules import Fixed, Hinge
-    from poise.training import Training
+    from poise.schedules import Adaptive, Automatic, Cosine, Fixed, Hinge, Linear, Random
+    from poise.training import Head, Last, LoRA, Probe, Training, Transfer, Whole
 
 __all__ = [
     "KL",
@@ -29,18 +30,30 @@ __all__ = [
     "PCT",
     "PGD",
     "RCAT",
+    "Adaptive",
     "Adversarial",
+    "Automatic",
     "Constrained",
+    "Cosine",
     "Fixed",
+    "Head",
     "Hinge",
     "Inhibition",
+    "Last",
+    "Linear",
+    "LoRA",
     "Misuse",
+    "Probe",
+    "Random",
     "Squared",
     "Standard",
     "Threat",
     "Training",
+    "Transfer",
+    "Whole",
     "doctor",
     "finetune",
+    "merge",
     "profile",
     "quickstart",
     "report",
@@ -50,27 +63,44 @@ __all__ = [
 __version__ = version("poise")
 
 _HOMES = {
+    "PGD": "poise.attacks",
+    "Misuse": "poise.core.misuse",
+    "Threat": "poise.core.threat",
+    "Adversarial": "poise.objectives",
+    "Constrained": "poise.objectives",
+    "Inhibition": "poise.objectives",
     "KL": "poise.objectives",
     "PCAT": "poise.objectives",
     "PCT": "poise.objectives",
-    "PGD": "poise.attacks",
     "RCAT": "poise.objectives",
-    "Adversarial": "poise.objectives",
-    "Constrained": "poise.objectives",
-    "Fixed": "poise.schedules",
-    "Hinge": "poise.schedules",
-    "Inhibition": "poise.objectives",
-    "Misuse": "poise.core.misuse",
     "Squared": "poise.objectives",
     "Standard": "poise.objectives",
-    "Threat": "poise.core.threat",
+    "Adaptive": "poise.schedules",
+    "Automatic": "poise.schedules",
+    "Cosine": "poise.schedules",
+    "Fixed": "poise.schedules",
+    "Hinge": "poise.schedules",
+    "Linear": "poise.schedules",
+    "Random": "poise.schedules",
+    "Head": "poise.training",
+    "Last": "poise.training",
+    "LoRA": "poise.training",
+    "Probe": "poise.training",
     "Training": "poise.training",
-    **{verb: f"poise.commands.{verb}" for verb in ("doctor", "finetune", "profile", "quickstart", "report", "update")},
+    "Transfer": "poise.training",
+    "Whole": "poise.training",
+    "doctor": "poise.commands.doctor",
+    "finetune": "poise.commands.finetune",
+    "merge": "poise.commands.merge",
+    "profile": "poise.commands.profile",
+    "quickstart": "poise.commands.quickstart",
+    "report": "poise.commands.report",
+    "update": "poise.commands.update",
 }
+"""Where each public name lives. They are imported when first used, so that `poise --help` does not wait for PyTorch."""
 
 
 def __getattr__(name: str) -> object:
-    """Public names are imported when first used, so that `poise --help` does not wait for PyTorch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'poise' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -48,6 +48,12 @@ VERBS = {
     "profile": Verb(
         "verdicts on every image over a grid of epsilons", "poise profile run:runs/finetune", positional="model"
     ),
+    "merge": Verb(
+        "profiles of parts of the data, joined into one",
+        "poise merge part-1.parquet part-2.parquet --out profile.parquet",
+        positional="profiles",
+        many=True,
+    ),
     "report": Verb(
         "runs beside each other: a table and a page", "poise report runs/a runs/b", positional="runs", many=True
     ),

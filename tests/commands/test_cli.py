@@ -32,6 +32,12 @@ def _said(capsys, *words: str) -> tuple[int, str]:
         ("finetune small --training.epochs many", "--training.epochs: expected a whole number; got 'many'"),
         ("finetune small --training.epochs 0", "epochs must be a whole number of at least 1; got 0"),
         ("finetune small --schedule.stop 0.1", "a hinge needs 0 <= start <= stop <= 1"),
+        (
+            "finetune small --schedule adaptive --validate-on 0",
+            "the schedule adaptive listens to validation; give it some images with --validate-on",
+        ),
+        ("finetune small --validate-on -1", "validate_on must be at least 0; got -1"),
+        ("finetune small --schedule random --schedule.low 2", "random budgets need 0 <= low <= high <= 1"),
         ("finetune small --augmentation flop", "--augmentation: 'flop' is unknown; did you mean 'flip'?"),
         ("finetune nope:x", "no model is of the kind 'nope'"),
         ("finetune small --data digit", "digits"),

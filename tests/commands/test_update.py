@@ -282,5 +282,5 @@ def test_flip_figures_are_counts_over_all_images():
         "robust_flips": 0.4,
         "union_flips": 0.4,
     }
-    with pytest.raises(Misuse, match="the same images"):
+    with pytest.raises(Misuse, match="the profiles are of different images"):
         flip_figures(old, profile([3, 3]))

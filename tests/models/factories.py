@@ -27,3 +27,8 @@ class Scores(nn.Module):
 
 def touch():
     return torch.zeros(1)
+
+
+def exact():
+    """Convolutions in double precision, without batch norm or dropout: nothing that depends on how a batch is cut."""
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(144, 10)).double()

@@ -13,7 +13,7 @@ from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
 from poise.objectives import Adversarial, Objective, Standard
-from poise.schedules import Fixed, Hinge
+from poise.schedules import Adaptive, Automatic, Cosine, Fixed, Hinge, Linear, Random
 from poise.training import Diverged, Task, Training, check_task, train
 from tests.models_for_tests import random_images, small_network
 
@@ -125,6 +125,76 @@ def test_a_run_cut_off_anywhere_and_resumed_ends_with_the_same_weights(tmp_path,
     assert drop(first) == drop(second)
 
 
+def _accuracy(classifier, epsilon) -> dict[str, float]:
+    """A validation that depends on the weights and falls as epsilon rises, as real ones do."""
+    images = random_images(small_network(seed=9).eval(), 50)
+    with torch.no_grad():
+        clean = float((classifier.eval()(images.images(torch.arange(50))).argmax(1) == images.labels).float().mean())
+    return {"clean": clean, "robust": clean / 2, "robust_now": clean * (1 - 5 * epsilon)}
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Linear(),
+        Cosine(every="step"),
+        Random(),
+        Random(per_example=True, every="step"),
+        Automatic(patience=1),
+        Automatic(patience=2, every="step"),
+        Adaptive(),
+    ],
+    ids=repr,
+)
+def test_every_schedule_resumes_to_the_same_weights(tmp_path, schedule):
+    """Five epochs of four batches, cut off once within an epoch and once, resumed, within another."""
+    options = Training(epochs=5, batch_size=16, learning_rate=1e-2, checkpoint_every=3)
+
+    def trained(path, kill_at):
+        folder, steps = RunFolder(path) if path.exists() else _folder(path), 0
+
+        def kill(share, facts):
+            nonlocal steps
+            steps += 1
+            if steps == kill_at:
+                raise _Killed
+
+        task = _task(options=options, schedule=schedule)
+        try:
+            train(task, folder, validate=_accuracy, watch=kill, trackers=())
+        except _Killed:
+            return trained(path, 7 if kill_at == 9 else None)
+        return _weights(task), [row["epsilon"] for row in folder.history()]
+
+    (whole, budgets), (cut, same) = trained(tmp_path / "whole", None), trained(tmp_path / "cut", 9)
+    assert _same(whole, cut)
+    assert budgets == same
+    assert len(set(budgets)) > 1 or isinstance(schedule, Random)
+
+
+def test_a_schedule_that_listens_needs_something_to_hear(tmp_path):
+    with pytest.raises(Misuse, match="the schedule Automatic listens to validation; there is none"):
+        train(_task(schedule=Automatic()), _folder(tmp_path / "run"), trackers=())
+    with pytest.raises(Misuse, match="the schedule Adaptive needs robust_now of the validation"):
+        train(
+            _task(schedule=Adaptive()),
+            _folder(tmp_path / "other"),
+            validate=lambda classifier, epsilon: {"clean": 0.5},
+            trackers=(),
+        )
+
+
+def test_examples_may_have_budgets_of_their_own(tmp_path):
+    _Recorder.seen.clear()
+    options = Training(epochs=2, batch_size=16)
+    folder = _folder(tmp_path / "run")
+    train(_task(objective=_Recorder(), schedule=Random(per_example=True), options=options), folder, trackers=())
+    budgets = torch.cat(_Recorder.seen)
+    assert len(budgets.unique()) == len(budgets) == 100
+    assert budgets.max() <= 0.1
+    assert [row["epsilon"] for row in folder.history()] == pytest.approx([0.05, 0.05])
+
+
 def test_a_finished_run_trains_no_further(tmp_path):
     task, folder = _task(), _folder(tmp_path / "run")
     train(task, folder, trackers=())
@@ -168,7 +238,9 @@ class _Poisoned(Standard):
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path):
     folder = _folder(tmp_path / "run")
     with pytest.raises(
-        Diverged, match=r"no longer finite numbers in epoch 3; the last good state, if any, is in .*checkpoints"
+        Diverged,
+        match=r"^the term 'loss' became no finite number, since batch 1 of epoch 3, at epsilon 0\.05 and learning "
+        r"rate 0\.00541; the last good state is .*epoch-00002-batch-0000000\. Try: training\.learning_rate 0\.003; a ",
     ):
         train(_task(objective=_Poisoned()), folder, trackers=())
     assert [row["epoch"] for row in folder.history()] == [0, 1]
@@ -179,13 +251,15 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path):
 def test_validation_is_called_once_an_epoch_and_kept(tmp_path):
     folder, calls = _folder(tmp_path / "run"), []
 
-    def validate(classifier):
-        calls.append(classifier)
+    def validate(classifier, epsilon):
+        calls.append(epsilon)
         return {"clean": 0.5}
 
-    train(_task(), folder, validate=validate, trackers=())
-    assert len(calls) == 4
+    noted = []
+    train(_task(), folder, validate=validate, noted=noted.append, trackers=())
+    assert calls == pytest.approx([0, 0, 0.05, 0.1])
     assert [row["validation/clean"] for row in folder.history()] == [0.5] * 4
+    assert noted == folder.history()
 
 
 def test_tensorboard_gets_every_epoch(tmp_path):
@@ -215,7 +289,7 @@ def test_validation_sees_the_classifier_in_full_precision(tmp_path):
     images, seen = torch.rand(4, 1, 6, 6), []
     task = _task(options=Training(epochs=1, batch_size=16, precision="bf16"))
 
-    def validate(classifier):
+    def validate(classifier, epsilon):
         classifier.eval()
         with torch.no_grad():
             seen.append(torch.equal(classifier(images), type(classifier).forward(classifier, images)))
@@ -270,7 +344,7 @@ def test_the_weights_that_an_objective_averages_are_validated_and_shipped_but_no
     plain, averaging = _task(objective=Standard()), _task(objective=_Averaging())
     seen = []
 
-    def validate(classifier):
+    def validate(classifier, epsilon):
         seen.append(next(classifier.parameters()).detach().clone())
         return {}
 

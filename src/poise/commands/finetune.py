@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-
-import torch
 
 from poise.commands.fitting import begun, fit, seconds
 from poise.commands.run import Run
 from poise.commands.terminal import say
-from poise.core.misuse import Misuse
+from poise.commands.validation import check_validation, validation
 from poise.core.threat import Threat
-from poise.data import Augmentation, ImageSet, Splits, decoded, open_data
-from poise.evaluation import Examination, accuracy_curve, examine
-from poise.models import Classifier, open_model
+from poise.data import Augmentation, open_data
+from poise.models import open_model
 from poise.objectives import Adversarial, Objective
 from poise.schedules import Hinge, Schedule
-from poise.training import Task, Training, Validate, check_task
+from poise.training import Task, Training, Transfer, Whole, check_surroundings, check_task
 
 
 def finetune(
@@ -29,6 +25,7 @@ def finetune(
     schedule: Schedule = Hinge(),
     objective: Objective = Adversarial(),
     training: Training = Training(),
+    transfer: Transfer = Whole(),
     augmentation: Augmentation = "finetune",
     image_size: int | None = None,
     limit: int | None = None,
@@ -42,16 +39,19 @@ def finetune(
     """Fine-tune a pretrained classifier on your images so that it withstands adversarial examples.
 
     The run folder gets the recipe, the weights, the metrics of every epoch and checkpoints; nothing is created unless
-    model and data can be opened and fit each other.
+    model and data can be opened and fit each other. Under `accelerate launch` the processes share every batch and every
+    validation, and take the steps that one would take; the main one writes.
 
     Args:
         model: address of the network: timm:NAME, run:FOLDER, python:pkg.module:factory, small, resnet18.
         data: address of the images: digits, folder:PATH, parquet:FOLDER, hf:NAME, torchvision:NAME.
         weights: a local weights file, or "random"; by default what the address itself carries.
         threat: what the model shall withstand.
-        schedule: how epsilon grows to the threat's: hinge or fixed.
+        schedule: how epsilon grows to the threat's: hinge, fixed, linear, cosine, random, automatic (starts when clean
+            accuracy stops improving) or adaptive (follows what the network can take).
         objective: what a step minimises: adversarial or standard.
         training: epochs, batch size, optimiser and the like.
+        transfer: which weights are trained: whole, head, last (blocks), probe (the head first, then all) or lora.
         augmentation: random changes of training images: none, flip, crop (flip and shift), finetune (flip, colour,
             rotation); choose none where mirrored images mean something else, as digits and letters do.
         image_size: resize the shorter side to this and crop the centre.
@@ -71,8 +71,8 @@ def finetune(
     """
     out = None if out is None else Path(out)
     options = {name: value for name, value in locals().items() if name != "resume"}
-    if validate_on < 0:
-        raise Misuse(f"validate_on must be at least 0; got {validate_on}")
+    check_validation(validate_on, schedule)
+    check_surroundings(training)
     splits = open_data(data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
     train_set = splits.train
     for name in splits.skipped:
@@ -82,25 +82,10 @@ def finetune(
     )
     for note in classifier.notes:
         say(note)
-    task = Task(classifier, train_set, objective, schedule, threat, training, augmentation, seed)
+    task = Task(classifier, train_set, objective, schedule, threat, training, augmentation, seed, transfer=transfer)
     check_task(task, trackers)
     folder = begun("finetune", options, out, resume=resume)
-    validate = _validation(splits, threat, validate_on, seed)
+    validate = validation(splits.validation, threat, validate_on, schedule, seed)
     fit(task, folder, f"fine-tuning {folder.path.name}", validate=validate, trackers=trackers)
     say(f"{folder.path}: {training.epochs} epochs, {seconds(folder):.1f} s")
     return Run(folder)
-
-
-def _validation(splits: Splits, threat: Threat, count: int, seed: int) -> Validate | None:
-    """Clean and robust accuracy on some validation images, attacked with the fast suite at the target epsilon."""
-    images: ImageSet = splits.validation
-    if not count:
-        return None
-    images = decoded(images.select(torch.arange(min(count, len(images)))))
-    examination = Examination(threat=threat, suite="fast", points=(), seed=seed)
-
-    def validate(classifier: Classifier) -> Mapping[str, float]:
-        curve = accuracy_curve(examine(classifier, images, examination, model_address="in training"))
-        return {"clean": curve.clean.value, "robust": curve.robust.value}
-
-    return validate

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from poise.commands.recipe import refuse_changes, write_recipe
 from poise.commands.run import fresh_path
-from poise.commands.terminal import watching
+from poise.commands.terminal import say, watching
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.models import save_model
-from poise.training import Task, Validate, train
+from poise.training import Task, Validate, on_main, train
 
 
 def begun(verb: str, options: Mapping[str, object], out: Path | None, *, resume: bool) -> RunFolder:
-    """The run's folder: a new one with its recipe, or the one to go on with.
+    """The run's folder, the same in all processes: a new one with its recipe, or the one to go on with.
 
     Args:
         verb: the command; without `out` its runs are named after it.
@@ -26,6 +26,10 @@ def begun(verb: str, options: Mapping[str, object], out: Path | None, *, resume:
     Raises:
         Misuse: if a folder to create is there, and if one to resume is not or was started with other options.
     """
+    return on_main(lambda: _begun(verb, options, out, resume=resume))
+
+
+def _begun(verb: str, options: Mapping[str, object], out: Path | None, *, resume: bool) -> RunFolder:
     if resume:
         if out is None:
             raise Misuse("say which run to resume, e.g. --config RUN/recipe.yaml --resume, or --out RUN --resume")
@@ -47,11 +51,11 @@ def fit(task: Task, folder: RunFolder, label: str, *, validate: Validate | None,
         validate: called after every epoch.
         trackers: names of accelerate's trackers.
     """
-    if folder.weights.exists():
+    if on_main(folder.weights.exists):
         return
     with watching(label) as watch:
-        train(task, folder, validate=validate, watch=watch, trackers=trackers)
-    save_model(task.classifier.cpu(), folder.path)
+        train(task, folder, validate=validate, watch=watch, tell=say, trackers=trackers)
+    on_main(lambda: save_model(task.classifier.cpu(), folder.path))
 
 
 def seconds(folder: RunFolder) -> float:

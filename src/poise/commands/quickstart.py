@@ -18,7 +18,7 @@ from poise.core.threat import Threat
 from poise.evaluation import Suite
 from poise.objectives import Standard
 from poise.schedules import Fixed, Hinge
-from poise.training import Training
+from poise.training import Training, on_main
 
 THREAT = Threat(norm="linf", epsilon="0.2")
 """A fifth of the grey range, at 8 x 8 pixels: large enough that a standard network holds almost nothing."""
@@ -27,7 +27,10 @@ LEARNING_RATE = 1e-2
 """The best of 2e-3, 5e-3 and 1e-2 by robust accuracy on the validation images, for both schedules alike."""
 
 UPDATE_RATE = 5e-3
-"""TBD"""
+"""The better of 1e-3 and 5e-3 on the validation images: as many union flips, and no loss of robust accuracy."""
+
+TOLERANCE = 0.02
+"""Three of the 185 validation images."""
 
 
 def quickstart(
@@ -49,7 +52,7 @@ def quickstart(
     Returns:
         The runs: standard, fixed, scheduled, today, updated.
     """
-    folder = fresh_path(out)
+    folder = on_main(lambda: fresh_path(out))
     options = Training(epochs=epochs, batch_size=64, learning_rate=LEARNING_RATE)
     with threads(1):
         first = _made_robust(folder, options, seed)
@@ -58,7 +61,7 @@ def quickstart(
         runs = [*first, *second]
         for run in runs:
             profile(run.address, suite=suite, seed=seed)
-        _compare(yesterday, second)
+        on_main(partial(_compare, yesterday, second))
         title = "poise quickstart: handwritten digits"
         report([str(run.path) for run in runs], out=folder / "report.html", title=title)
     return runs
@@ -89,6 +92,7 @@ def _replaced(folder: Path, yesterday: Run, options: Training, seed: int) -> lis
         today.address,
         "digits",
         grid=[],
+        tolerance=TOLERANCE,
         training=replace(options, epochs=max(1, options.epochs // 3), learning_rate=UPDATE_RATE),
         augmentation="none",
         out=folder / "updated",

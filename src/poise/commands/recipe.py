@@ -27,6 +27,7 @@ FAMILIES = {
     "objective": "poise.objectives.Objective",
     "attack": "poise.attacks.Attack",
     "distance": "poise.objectives.Distance",
+    "transfer": "poise.training.Transfer",
 }
 """Options that hold a member of a family, by the last part of their name, with the family's base class."""
 

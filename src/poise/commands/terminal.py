@@ -1,4 +1,7 @@
-"""What commands say to a person: lines, and a bar with the time left; plain lines where nobody watches live."""
+"""What commands say to a person: lines, and a bar with the time left; plain lines where nobody watches live.
+
+Of several processes only the main one speaks.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from poise.core.progress import Watch
+from poise.core.progress import Watch, unwatched
+from poise.training import is_main
 
 CONSOLE = Console(stderr=True, highlight=False, soft_wrap=True)
 """Progress and remarks go to standard error; results go to standard output."""
@@ -19,12 +23,16 @@ _LINE_EVERY_SECONDS = 60.0
 
 def say(text: str) -> None:
     """One line to the person."""
-    CONSOLE.print(text, markup=False)
+    if is_main():
+        CONSOLE.print(text, markup=False)
 
 
 @contextmanager
 def watching(label: str) -> Iterator[Watch]:
     """A watcher that shows a bar on a terminal, and elsewhere one line a minute."""
+    if not is_main():
+        yield unwatched
+        return
     if not CONSOLE.is_terminal:
         yield _lines(label)
         return

@@ -17,23 +17,21 @@ from poise.data.memory import InMemory
 from poise.data.threads import ahead
 
 _FEWEST = 2
-"""Examples that batch normalisation needs, in each process."""
+"""Examples that batch normalisation needs, in each process that works on a batch."""
 
 
-def batches_per_epoch(count: int, batch_size: int, *, training: bool, world: int = 1) -> int:
-    """How many batches `batches` yields in an epoch.
+def batches_per_epoch(count: int, batch_size: int, *, training: bool) -> int:
+    """How many batches `batches` yields in an epoch, however many processes share them.
 
-    An incomplete last batch counts, except in training when it would leave a process fewer than two examples.
+    An incomplete last batch counts, except in training when it is a single example.
 
     Args:
         count: examples in the set.
         batch_size: examples of a whole batch, over all processes.
         training: whether a stream is given.
-        world: number of processes.
     """
     whole, rest = divmod(count, batch_size)
-    kept = rest >= _FEWEST * world if training else rest > 0
-    return whole + kept
+    return whole + (rest >= _FEWEST if training else rest > 0)
 
 
 def batches(
@@ -52,8 +50,9 @@ def batches(
 
     With a stream (training) the order is a permutation drawn from it and the epoch; without one (evaluation) it is the
     order of the rows and nothing is left out. Every process cuts the same batches and takes a contiguous slice of each;
-    slices differ in size by at most one, and in evaluation a slice of the last batch may be empty, so that all
-    processes count the same batches. Sets that are not in memory are decoded ahead by background threads.
+    slices differ in size by at most one. A last batch that is too small for all (in training each needs two examples)
+    goes to the first processes and leaves the others an empty slice, so that all count the same batches. Sets that
+    are not in memory are decoded ahead by background threads.
 
     Args:
         images: the set.
@@ -78,9 +77,10 @@ def batches(
     check_augmentation(augmentation)
     if stream is None and augmentation != "none":
         raise Misuse(f"augmentation {augmentation!r} needs a stream to draw from; evaluation takes images as they are")
-    count = batches_per_epoch(len(images), batch_size, training=training, world=world)
+    count = batches_per_epoch(len(images), batch_size, training=training)
     order = stream.fold("order", epoch).permutation(len(images)) if stream else torch.arange(len(images))
-    slices = [_slice(order, index, batch_size, rank, world) for index in range(skip, count)]
+    fewest = _FEWEST if training else 1
+    slices = [_slice(order[index * batch_size :][:batch_size], rank, world, fewest) for index in range(skip, count)]
     plain = _plain(images, slices, device)
     if stream is None:
         return plain
@@ -88,9 +88,11 @@ def batches(
     return (Batch(augment(each.images, each.ids, augmentation, draws), each.labels, each.ids) for each in plain)
 
 
-def _slice(order: Int[Tensor, " n"], index: int, batch_size: int, rank: int, world: int) -> Int[Tensor, " m"]:
-    rows = order[index * batch_size : (index + 1) * batch_size]
-    return rows[len(rows) * rank // world : len(rows) * (rank + 1) // world]
+def _slice(rows: Int[Tensor, " n"], rank: int, world: int, fewest: int) -> Int[Tensor, " m"]:
+    """A process's part of a batch: the first processes share it, as many as get `fewest` rows each."""
+    sharing = max(1, min(world, len(rows) // fewest))
+    first = min(rank, sharing)
+    return rows[len(rows) * first // sharing : len(rows) * min(rank + 1, sharing) // sharing]
 
 
 def _plain(images: ImageSet, slices: list[Int[Tensor, " _"]], device: torch.device) -> Iterator[Batch]:
@@ -122,7 +124,7 @@ def _check(count: int, batch_size: int, *, rank: int, world: int, skip: int, tra
         raise Misuse(f"batch size {batch_size} does not give each of {world} processes an example")
     if skip < 0:
         raise Misuse(f"the number of batches to skip must be at least 0; got {skip}")
-    if not batches_per_epoch(count, batch_size, training=training, world=world):
+    if not batches_per_epoch(count, batch_size, training=training) or (training and count < _FEWEST * world):
         raise Misuse(
             f"{count} examples are too few for a batch in {world} processes; "
             + (f"training needs at least {_FEWEST} each" if training else "the set is empty")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import stats
 
 from poise.core.misuse import Misuse
@@ -84,7 +84,16 @@ def expected_robustness(profile: Profile) -> Estimate:
 
 def withstood(profile: Profile) -> Float[np.ndarray, " n"]:
     """The part of the epsilon range that each example withstands, by the trapezoid rule; in [0, 1]."""
-    grid = np.asarray(profile.epsilons)
-    if len(grid) == 1:
-        return profile.robust()[:, 0].astype(np.float64)
-    return np.asarray(np.trapezoid(profile.robust().astype(np.float64), grid, axis=1) / grid[-1])
+    return part_of_range(profile.robust(), profile.epsilons)
+
+
+def part_of_range(held: Bool[np.ndarray, "n points"], epsilons: tuple[float, ...]) -> Float[np.ndarray, " n"]:
+    """The part of the epsilon range in which something holds, by the trapezoid rule; in [0, 1].
+
+    Args:
+        held: whether it does for each example at each grid point.
+        epsilons: the grid, from 0 up; one that has no other point stands for the whole range.
+    """
+    if len(epsilons) == 1:
+        return held[:, 0].astype(np.float64)
+    return np.asarray(np.trapezoid(held.astype(np.float64), np.asarray(epsilons), axis=1) / epsilons[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +32,15 @@ from poise.data import ImageSet
 from poise.evaluation.brackets import Brackets, Mode, Work
 from poise.evaluation.clean import Clean, clean_pass
 from poise.evaluation.grid import epsilon_grid
-from poise.evaluation.journal import Event, Journal
+from poise.evaluation.journal import Event
+from poise.evaluation.notes import Note, Notes
 from poise.evaluation.profile import Header, Profile
+from poise.evaluation.standing import Standing
+from poise.evaluation.waiting import Waiting
 from poise.models import Classifier
 
 _ROUNDING = 1e-6
+_AHEAD = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +84,8 @@ def examine(
     model_address: str,
     split: str = "",
     journal: Path | None = None,
+    keep_adversarials: bool = False,
+    whole: ImageSet | None = None,
     watch: Watch = unwatched,
 ) -> Profile:
     """Verdicts on every image at every grid point.
@@ -95,25 +101,29 @@ def examine(
         model_address: how the profile names the model.
         split: how the profile names the part of the data set.
         journal: path of the profile in making; outcomes are kept beside it and taken up again after an interruption.
+        keep_adversarials: keep the image behind each verdict, in a file beside the profile; needs a journal.
+        whole: the set of which these images are a part; the profile names its digest. By default they are all.
         watch: told of progress as examples are settled.
 
     Raises:
         Misuse: for images of other classes than the model's, and for a journal of another examination.
     """
-    header = _header(classifier, images, examination, model_address, split)
+    if keep_adversarials and journal is None:
+        raise Misuse("adversarial images are kept beside a profile; say by journal= where it will stand")
+    header = _header(classifier, images, examination, model_address, split, images if whole is None else whole)
     process = PartialState()
-    with_journal = Journal(journal, header, process.process_index) if journal else None
     work = _Examining(classifier, images, examination, header)
-    if with_journal:
-        for event in with_journal.replay():
+    notes = None
+    if journal:
+        keeper = (classifier, work.fetch) if keep_adversarials else None
+        notes = Notes(journal, header, images, len(work.units), rank=process.process_index, keep=keeper)
+        for event in notes.earlier():
             work.settle(event)
-        with_journal.open()
     rows = range(process.process_index, len(images), process.num_processes)
-    for events in work.attack(rows):
-        if with_journal:
-            with_journal.write(events)
-        watch(*work.progress(rows))
-    return work.gathered(rows)
+    for progress in work.attack(rows, notes.write if notes else None):
+        watch(*progress)
+    profile = work.gathered(rows)
+    return notes.finished(profile) if notes and process.is_main_process else profile
 
 
 class _Examining:
@@ -148,31 +158,47 @@ class _Examining:
         else:
             self.brackets.break_at(event.row, event.work, event.point)
 
-    def attack(self, rows: range) -> Iterator[list[Event]]:
-        """Run whatever is left to try on these rows, search by search; yields outcomes that are already settled."""
-        queues: dict[int, deque[Item]] = defaultdict(deque)
-        for row in rows:
-            self._enqueue(row, queues)
-        with self.pool.open():
-            while any(queues.values()):
-                stage = min(number for number, queue in queues.items() if queue)
-                search = self.units[stage].search
-                for outcomes in self.pool.run(search, queues[stage]):
-                    events = self._events(search, outcomes)
-                    for event in events:
-                        self.settle(event)
-                        self._enqueue(event.row, queues)
-                    yield events
+    def attack(self, rows: range, note: Note | None = None) -> Iterator[tuple[float, dict[str, str]]]:
+        """Run whatever is left to try on these rows, search by search, and tell how far it has come.
 
-    def _enqueue(self, row: int, queues: dict[int, deque[Item]]) -> None:
-        """Queue what is to be tried next on an example, under the first unit that shares its search."""
+        Args:
+            rows: the examples.
+            note: given outcomes, with the images that were found, before anything else is made of them.
+        """
+        waiting, standing = Waiting(len(self.images), len(self.units)), Standing(self.brackets, rows)
+        for row in rows:
+            self._enqueue(row, waiting)
+        with self.pool.open():
+            while (stage := waiting.first()) is not None:
+                search, queue = self.units[stage].search, deque[Item]()
+                self._refill(queue, waiting, stage)
+                for outcomes in self.pool.run(search, queue):
+                    events = self._events(search, outcomes)
+                    if note:
+                        note(events, outcomes)
+                    for event in events:
+                        before = standing.bracket(event.row)
+                        self.settle(event)
+                        standing.changed(event.row, before)
+                        self._enqueue(event.row, waiting)
+                    self._refill(queue, waiting, stage)
+                    yield standing.told()
+
+    def _enqueue(self, row: int, waiting: Waiting) -> None:
+        """Let an example wait for what is to be tried next on it, under the first unit that shares its search."""
         work = self.brackets.next(row)
-        if work is None:
-            return
-        unit = self.units[work.unit]
-        stage = next(number for number, other in enumerate(self.units) if other.search is unit.search)
-        target = int(self.clean.rivals[row, unit.rank])
-        queues[stage].append(Item(row, self.header.epsilons[work.point], target, unit.restart, work))
+        if work is not None:
+            search = self.units[work.unit].search
+            waiting.put(row, next(number for number, unit in enumerate(self.units) if unit.search is search))
+
+    def _refill(self, queue: deque[Item], waiting: Waiting, stage: int) -> None:
+        """Keep some items ready for the pool; all of a large set at once would fill the memory."""
+        for row in waiting.take(stage, _AHEAD - len(queue)).tolist():
+            work = self.brackets.next(row)
+            assert work is not None  # noqa: S101 - it waits
+            unit = self.units[work.unit]
+            target = int(self.clean.rivals[row, unit.rank])
+            queue.append(Item(row, self.header.epsilons[work.point], target, unit.restart, work))
 
     def _events(self, search: Search, outcomes: list[Outcome]) -> list[Event]:
         found = [outcome for outcome in outcomes if outcome.image is not None]
@@ -197,13 +223,6 @@ class _Examining:
             holds = wrong & inside(shorter, batch.images, radius, search.norm) & (best > point)
             best = torch.where(holds, point, best)
         return [int(point) for point in best.tolist()]
-
-    def progress(self, rows: range) -> tuple[float, dict[str, str]]:
-        """The share of settled examples, and what is certain of robust accuracy at the largest epsilon."""
-        low, high = self.brackets.robust_to[rows.start :: rows.step], self.brackets.broken_from[rows.start :: rows.step]
-        top, settled = len(self.header.epsilons) - 1, int((low + 1 == high).sum())
-        sure, possible = (low >= top).mean(), (high > top).mean()
-        return settled / len(low), {"settled": f"{settled}/{len(low)}", "robust": f"{sure:.1%}..{possible:.1%}"}
 
     def gathered(self, rows: range) -> Profile:
         """The profile of all examples, joined from all processes."""
@@ -234,7 +253,9 @@ def _work(item: Item) -> Work:
     return item.tag
 
 
-def _header(classifier: Classifier, images: ImageSet, examination: Examination, address: str, split: str) -> Header:
+def _header(
+    classifier: Classifier, images: ImageSet, examination: Examination, address: str, split: str, whole: ImageSet
+) -> Header:
     if tuple(images.classes) != classifier.classes:
         raise Misuse(
             f"the model tells {len(classifier.classes)} classes apart ({', '.join(classifier.classes[:3])}, ...), "
@@ -249,7 +270,7 @@ def _header(classifier: Classifier, images: ImageSet, examination: Examination, 
         seed=examination.seed,
         model=classifier.digest(),
         model_address=address,
-        data=images.digest(),
+        data=whole.digest(),
         data_address=images.address,
         split=split,
         classes=tuple(images.classes),
@@ -257,4 +278,5 @@ def _header(classifier: Classifier, images: ImageSet, examination: Examination, 
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in ("poise", "torch", "timm")},
         },
+        whole=len(whole),
     )

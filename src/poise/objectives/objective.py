@@ -33,6 +33,7 @@ class Step:
         stream: randomness of this step.
         references: frozen networks by role, in eval mode.
         state: what the objective remembers.
+        share: the budget as a share of the target; 1 where examples have budgets of their own.
     """
 
     model: nn.Module
@@ -42,6 +43,7 @@ class Step:
     stream: Stream
     references: Mapping[str, nn.Module] = field(default_factory=dict)
     state: State = field(default_factory=dict)
+    share: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

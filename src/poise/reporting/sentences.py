@@ -42,12 +42,21 @@ def warnings_of(group: Group) -> list[str]:
         for finding in (subject.profile.findings if subject.profile else ())
         if finding.status in {"warn", "block"}
     ]
-    return objections + [
-        f"{subject.name} is not settled: {count} of {len(subject.profile)} images lack a verdict at some epsilon "
-        "and count as robust there."
+    parts = [
+        f"{subject.name} is a part: {len(subject.profile)} of {subject.profile.header.whole} images were judged."
         for subject in group.subjects
-        if subject.profile is not None and (count := unsettled(subject))
+        if subject.profile is not None and subject.profile.partial
     ]
+    return (
+        objections
+        + parts
+        + [
+            f"{subject.name} is not settled: {count} of {len(subject.profile)} images lack a verdict at some epsilon "
+            "and count as robust there."
+            for subject in group.subjects
+            if subject.profile is not None and (count := unsettled(subject))
+        ]
+    )
 
 
 def _leader(measure: str, figures: Sequence[tuple[str, Estimate]]) -> str:

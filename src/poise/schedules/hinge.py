@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from poise.core.misuse import Misuse
-from poise.schedules.schedule import Schedule
+from poise.schedules.schedule import Moment, Schedule, check_ramp, ramp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +26,8 @@ class Hinge(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.start <= self.stop <= 1:
-            raise Misuse(
-                "a hinge needs 0 <= start <= stop <= 1, as shares of the training; "
-                f"got start {self.start} and stop {self.stop}"
-            )
+        check_ramp(self.start, self.stop, "hinge")
 
-    def share(self, progress: float) -> float:
+    def share(self, moment: Moment) -> float:
         """The paper's alpha(t) at t / epochs = progress."""
-        if progress >= self.stop:
-            return 1.0
-        if progress < self.start:
-            return 0.0
-        return (progress - self.start) / (self.stop - self.start)
+        return ramp(moment.progress, self.start, self.stop)

@@ -3,23 +3,63 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from poise.core.misuse import Misuse
+from poise.core.streams import Stream
 
 Every = Literal["epoch", "step"]
+
+Memory = Mapping[str, float | None]
+"""What a schedule has concluded from validation so far, by name; it is part of every checkpoint."""
+
+Figures = Mapping[str, float]
+"""What validation measured after an epoch: "clean" and "robust" accuracy, and "robust_now", that at the epsilon which
+the epoch ended with; in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a training stands, as a schedule sees it.
+
+    Args:
+        progress: part of the training that is done, in [0, 1): 0 at the first step. With `Schedule.every` "epoch" it
+            is that of the epoch's first step.
+        epoch: number of the epoch, from 0.
+        step: number of the step in the whole training, from 0; with "epoch" that of the epoch's first.
+        ids: integer keys of the examples at hand.
+        stream: randomness of the training.
+        memory: what the schedule remembers.
+    """
+
+    progress: float
+    epoch: int = 0
+    step: int = 0
+    ids: Int[Tensor, " n"] = field(default_factory=lambda: torch.zeros(1, dtype=torch.int64))
+    stream: Stream = field(default_factory=lambda: Stream(0))
+    memory: Memory = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule(ABC):
     """The share of the target epsilon that each moment of a training run trains at.
 
-    A schedule is a pure function of progress, so a resumed run sees the budgets that an uninterrupted one sees.
+    A schedule itself never changes: shares are a pure function of the moment. What it must remember of validation is a
+    memory that the trainer carries and keeps in checkpoints: `begin` makes it, `heard` replaces it after an epoch. So a
+    resumed run sees the budgets that an uninterrupted one sees.
 
     Args:
         every: how often the budget moves. "epoch": constant within an epoch, as in the paper; "step": at every step.
     """
+
+    hears: ClassVar[tuple[str, ...]] = ()
+    """Names of the validation figures that `heard` needs; with none the schedule trains without validation too."""
 
     every: Every = "epoch"
 
@@ -28,9 +68,43 @@ class Schedule(ABC):
             raise Misuse(f"a schedule moves every 'epoch' or every 'step'; got {self.every!r}")
 
     @abstractmethod
-    def share(self, progress: float) -> float:
-        """The share of the target epsilon, in [0, 1].
+    def share(self, moment: Moment) -> float | Float[Tensor, " n"]:
+        """The share of the target epsilon, in [0, 1]: one for all examples, or one each."""
+
+    def mean(self, moment: Moment) -> float:
+        """The share as one number, which logs show and validation goes by; of shares that differ, what is expected."""
+        share = self.share(moment)
+        assert not isinstance(share, Tensor)  # noqa: S101 - who gives each example its own says what their mean is
+        return share
+
+    def begin(self) -> Memory:
+        """The memory before the first epoch; by default there is none."""
+        return {}
+
+    def heard(self, moment: Moment, figures: Figures) -> Memory:  # noqa: ARG002
+        """The memory after an epoch.
 
         Args:
-            progress: part of the training that is done, in [0, 1); 0 at the first step.
+            moment: the end of the epoch, which is the start of the next; its progress may be 1.
+            figures: at least those named in `hears`.
         """
+        return moment.memory
+
+
+def ramp(progress: float, start: float, stop: float) -> float:
+    """How much of the way from start to stop is done: 0 before start, 1 from stop on, a straight line between."""
+    if progress >= stop:
+        return 1.0
+    return 0.0 if progress < start else (progress - start) / (stop - start)
+
+
+def check_ramp(start: float, stop: float, name: str) -> None:
+    """Refuse impossible ends of a ramp.
+
+    Raises:
+        Misuse: unless 0 <= start <= stop <= 1.
+    """
+    if not 0 <= start <= stop <= 1:
+        raise Misuse(
+            f"a {name} needs 0 <= start <= stop <= 1, as shares of the training; got start {start} and stop {stop}"
+        )

@@ -7,22 +7,15 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_optimizer_state_dict,
-    set_optimizer_state_dict,
-)
 
 from poise.core.files import write_text, written_whole
 from poise.core.misuse import Misuse
 
 _SEPARATOR = "|"
-_OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 @dataclass(frozen=True)
@@ -32,10 +25,12 @@ class Position:
     Args:
         epoch: number of the epoch in progress, from 0.
         batch: batches of it that are done.
-        sums: totals of the epoch's terms so far, for its mean.
+        sums: totals of the epoch's terms so far, over examples, for its mean.
         seconds: time spent on the epoch so far.
         task: digest of what the training started from; a checkpoint of another is refused.
         scaler: state of the loss scaling in fp16.
+        schedule: what the schedule remembers; None before it began.
+        micro_batch: most images at a time in each process that were found to fit; None for all of a batch.
     """
 
     epoch: int = 0
@@ -44,6 +39,8 @@ class Position:
     seconds: float = 0.0
     task: str = ""
     scaler: dict[str, float] | None = None
+    schedule: dict[str, float | None] | None = None
+    micro_batch: int | None = None
 
 
 def save_checkpoint(
@@ -57,7 +54,7 @@ def save_checkpoint(
 
     Args:
         folder: the run's folder of checkpoints.
-        model: the plain module, not its distributed wrapper.
+        model: the network.
         optimizer: its optimiser; the state is kept by parameter name, so it survives a change of processes.
         position: where the training stands.
         memory: what the objective remembers.
@@ -67,14 +64,7 @@ def save_checkpoint(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         _save_tensors(partial / "model.safetensors", dict(model.state_dict()))
-        state: Any = get_optimizer_state_dict(model, optimizer, options=_OPTIONS)["state"]
-        flat = {
-            f"{parameter}{_SEPARATOR}{key}": value if isinstance(value, Tensor) else torch.tensor(value)
-            for parameter, values in state.items()
-            for key, value in values.items()
-            if value is not None
-        }
-        _save_tensors(partial / "optimizer.safetensors", flat)
+        _save_tensors(partial / "optimizer.safetensors", _optimizer_state(model, optimizer))
         _save_tensors(partial / "objective.safetensors", dict(memory))
         write_text(partial / "position.json", json.dumps(asdict(position)))
         shutil.rmtree(target, ignore_errors=True)
@@ -93,7 +83,7 @@ def load_checkpoint(
 
     Args:
         folder: the run's folder of checkpoints; where it holds none, the run is at its start.
-        model: the plain module.
+        model: the network.
         optimizer: its optimiser.
         task: digest of what the training starts from.
         memory: what the objective remembers at the start.
@@ -101,10 +91,9 @@ def load_checkpoint(
     Raises:
         Misuse: if the checkpoint is of another model, optimiser or objective, or damaged.
     """
-    found = _whole(folder)
-    if not found:
+    newest = newest_checkpoint(folder)
+    if newest is None:
         return Position(task=task), dict(memory)
-    newest = found[-1]
     try:
         position = Position(**json.loads((newest / "position.json").read_text(encoding="utf-8")))
         model.load_state_dict(load_file(newest / "model.safetensors"))
@@ -127,18 +116,34 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         partial.write_bytes(save(plain))  # a full disk is then an OSError like any other
 
 
+def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[parameter]}{_SEPARATOR}{key}": value if isinstance(value, Tensor) else torch.tensor(value)
+        for parameter, values in optimizer.state.items()
+        for key, value in values.items()
+        if value is not None
+    }
+
+
 def _load_optimizer(flat: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Fill the optimiser's own state; learning rates and the like are functions of the recipe and the step."""
-    template = get_optimizer_state_dict(model, optimizer, options=_OPTIONS)
-    state: dict[str, dict[str, Tensor]] = {}
+    parameters = dict(model.named_parameters())
+    order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    places = {parameter: index for index, parameter in enumerate(order)}
+    state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in flat.items():
         parameter, key = name.split(_SEPARATOR)
-        state.setdefault(parameter, {})[key] = tensor
-    if state:
-        template["state"] = state  # type: ignore[assignment]
-        set_optimizer_state_dict(model, optimizer, template, options=_OPTIONS)
+        state.setdefault(places[parameters[parameter]], {})[key] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def _whole(folder: Path) -> list[Path]:
     """Checkpoints that were finished, oldest first."""
     return sorted(path for path in folder.glob("epoch-*-batch-*") if (path / "position.json").is_file())
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The folder of the newest checkpoint that was finished, if there is one."""
+    found = _whole(folder)
+    return found[-1] if found else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -11,34 +11,43 @@ from torch import nn
 
 from poise.models import Classifier
 from poise.training.options import Training
+from poise.training.transfer.layers import layer_shares
 
 
-def make_optimizer(classifier: Classifier, options: Training) -> torch.optim.Optimizer:
-    """The optimiser over backbone and head, each with its own peak learning rate ("peak" in its group).
+def make_optimizer(classifier: Classifier, options: Training, layer_decay: float = 1.0) -> torch.optim.Optimizer:
+    """The optimiser over all parameters that ask for gradients, each with its peak learning rate ("peak" in its group).
 
-    Vectors and scalars (biases, norms) are exempt from weight decay, as is usual for fine-tuning.
+    The head has a rate of its own, and layers have shares of it. Vectors and scalars (biases, norms) and what the
+    network itself names in `no_weight_decay` (positions, class tokens) are exempt from weight decay.
+
+    Args:
+        classifier: the network.
+        options: rates, weight decay and kind of optimiser.
+        layer_decay: see `Transfer`.
     """
-    head_rate = options.head_learning_rate or options.learning_rate
-    groups = [
-        *_groups(classifier.backbone_parameters(), options.learning_rate, options.weight_decay),
-        *_groups(classifier.head_parameters(), head_rate, options.weight_decay),
+    head = {id(parameter) for parameter in classifier.head_parameters()}
+    exempt = _exempt(classifier.network)
+    shares = layer_shares(classifier.network, layer_decay, exempt)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in classifier.network.named_parameters():
+        if parameter.requires_grad:
+            rate = options.head_learning_rate if id(parameter) in head else None
+            peak = (rate or options.learning_rate) * shares.get(parameter, 1.0)
+            decay = 0.0 if parameter.ndim <= 1 or name in exempt else options.weight_decay
+            groups.setdefault((peak, decay), []).append(parameter)
+    made: list[dict[str, Any]] = [
+        {"params": members, "lr": peak, "peak": peak, "weight_decay": decay}
+        for (peak, decay), members in groups.items()
     ]
     if options.optimizer == "adamw":
-        return torch.optim.AdamW(groups)
-    return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum, nesterov=options.momentum > 0)
+        return torch.optim.AdamW(made)
+    return torch.optim.SGD(made, lr=options.learning_rate, momentum=options.momentum, nesterov=options.momentum > 0)
 
 
-def _groups(parameters: Iterable[nn.Parameter], rate: float, decay: float) -> list[dict[str, Any]]:
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    split = {
-        decay: [parameter for parameter in trained if parameter.ndim > 1],
-        0.0: [parameter for parameter in trained if parameter.ndim <= 1 or decay == 0],
-    }
-    return [
-        {"params": members, "lr": rate, "peak": rate, "weight_decay": amount}
-        for amount, members in split.items()
-        if members
-    ]
+def _exempt(network: nn.Module) -> Collection[str]:
+    """Names of parameters that the network itself wants without weight decay."""
+    told = getattr(network, "no_weight_decay", None)
+    return set(told()) if callable(told) else set()
 
 
 def rate_share(step: int, total: int, warmup: float) -> float:

@@ -10,6 +10,7 @@ from poise.core.misuse import Misuse, suggestion
 from poise.core.modes import Precision
 
 Optimizer = Literal["adamw", "sgd"]
+BatchNorm = Literal["local", "synced", "frozen"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,12 @@ class Training:
         clip: largest l2 length of the gradient; None leaves it as it is.
         precision: fp32, bf16 or fp16 for forward passes; weights and updates stay fp32.
         channels_last: keep images and weights in the memory order that convolutions like in low precision.
+        compile: let PyTorch compile the network; the first steps take a minute, later ones less than without.
+        batch_norm: whose examples a batch-norm layer sees in training: "local", those of its process (running averages
+            are those of all); "synced", those of all processes (GPUs only); "frozen", none, it keeps its statistics.
+        micro_batch: the most images at a time in each process, gradients adding up to those of the batch; None for as
+            many as memory holds, found by halving when it runs out. Objectives that are means over examples do not
+            notice; local batch norm sees the smaller part, and losses that count examples in a batch count there.
         checkpoint_every: steps between checkpoints; None means one at the end of each epoch.
     """
 
@@ -42,13 +49,17 @@ class Training:
     clip: float | None = 1.0
     precision: Precision = "fp32"
     channels_last: bool = False
+    compile: bool = False
+    batch_norm: BatchNorm = "local"
+    micro_batch: int | None = None
     checkpoint_every: int | None = None
 
     def __post_init__(self) -> None:
-        for name, allowed in (("optimizer", get_args(Optimizer)), ("precision", get_args(Precision))):
+        closed = {"optimizer": Optimizer, "precision": Precision, "batch_norm": BatchNorm}
+        for name, allowed in ((name, get_args(kind)) for name, kind in closed.items()):
             if getattr(self, name) not in allowed:
                 raise Misuse(f"unknown {name} {getattr(self, name)!r}; {suggestion(str(getattr(self, name)), allowed)}")
-        for name in ("epochs", "batch_size", "checkpoint_every"):
+        for name in ("epochs", "batch_size", "checkpoint_every", "micro_batch"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise Misuse(f"{name} must be a whole number of at least 1; got {value}")

@@ -1,0 +1,111 @@
+"""The gradient of one step, in as few pieces as memory holds and over all processes, the same however it is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from torch import Tensor
+
+from poise.core.batch import Batch
+from poise.core.misuse import Failure
+from poise.objectives import Objective, Step
+from poise.training.processes import Processes, running_statistics
+
+Tell = Callable[[str], None]
+"""Takes a line for the person."""
+
+
+@dataclass
+class Gradients:
+    """Fills the parameters' `.grad` with that of the objective's loss over a whole batch.
+
+    The loss of a batch is the mean over its examples, so pieces count by their examples. Cutting a batch changes
+    nothing but rounding where the loss is such a mean and the network treats examples apart. Two things see a piece as
+    a whole and differ: statistics of batch normalisation, and losses that divide by a number found in the batch.
+
+    Args:
+        objective: what is minimised.
+        accelerator: scales the loss in low precision.
+        processes: those that share the batch.
+        micro_batch: the most images at a time; None for all, until memory runs out.
+        tell: told when memory runs out.
+    """
+
+    objective: Objective
+    accelerator: Accelerator
+    processes: Processes
+    micro_batch: int | None
+    tell: Tell
+
+    def fill(self, step: Step, count: int, seed: int) -> dict[str, Tensor]:
+        """Compute the gradient, in smaller pieces where memory runs out in any process.
+
+        Args:
+            step: the step, with this process's part of the batch; the part may be empty.
+            count: examples of the whole batch, over all processes.
+            seed: of PyTorch's global generator, for layers that draw from it.
+
+        Returns:
+            The objective's terms, detached, averaged over the examples of the whole batch.
+
+        Raises:
+            Failure: if memory does not even hold a single image.
+        """
+        statistics = running_statistics(step.model)
+        kept = [buffer.clone() for buffer in statistics]
+        while True:
+            torch.manual_seed(seed)
+            step.model.zero_grad(set_to_none=True)
+            terms, fitted = self._attempt(step, count)
+            if not self.processes.any(not fitted):
+                break
+            for buffer, found in zip(statistics, kept, strict=True):
+                buffer.copy_(found)
+            clear_device_cache(garbage_collection=True)
+            self._halve(count)
+        self.processes.sum_gradients(step.model.parameters())
+        self.processes.average_statistics(step.model, len(step.batch) / count)
+        return self.processes.sum_terms(terms if len(step.batch) else None)
+
+    def _attempt(self, step: Step, count: int) -> tuple[dict[str, Tensor], bool]:
+        """This process's part of the terms, and whether memory sufficed."""
+        terms: dict[str, Tensor] = {}
+        try:
+            for piece in _pieces(step, self.micro_batch):
+                share = len(piece.batch) / count
+                found = self.objective.terms(piece)
+                self.accelerator.backward(found["loss"] * share)
+                for name, term in found.items():
+                    terms[name] = terms.get(name, 0) + term.detach() * share
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            return {}, False
+        return terms, True
+
+    def _halve(self, count: int) -> None:
+        largest = self.micro_batch or -(-count // self.processes.count)
+        if largest == 1:
+            raise Failure("memory does not hold the training of a single image; choose a smaller network or image_size")
+        self.micro_batch = largest // 2
+        self.tell(
+            f"out of memory: from here on {self.micro_batch} images at a time in each process instead of {largest}; "
+            "the effective batch stays the same"
+        )
+
+
+def _pieces(step: Step, most: int | None) -> list[Step]:
+    """A step on as few pieces of its batch, of nearly equal size, as the limit allows; none of an empty one."""
+    batch, epsilon = step.batch, step.epsilon
+    if not len(batch):
+        return []
+    number = 1 if most is None else -(-len(batch) // most)
+    parts = zip(*(tensor.tensor_split(number) for tensor in (batch.images, batch.labels, batch.ids)), strict=True)
+    budgets: Sequence[float | Tensor] = (
+        epsilon.tensor_split(number) if isinstance(epsilon, Tensor) else [epsilon] * number
+    )
+    return [replace(step, batch=Batch(*part), epsilon=own) for part, own in zip(parts, budgets, strict=True)]

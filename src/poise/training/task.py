@@ -1,0 +1,88 @@
+"""What a training is given, and what is refused before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from accelerate.tracking import filter_trackers
+from accelerate.utils import LoggerType
+
+from poise.core.misuse import Misuse, suggestion
+from poise.core.threat import Threat
+from poise.data import ImageSet, batches_per_epoch, check_augmentation
+from poise.models import Classifier
+from poise.objectives import Objective
+from poise.schedules import Schedule
+from poise.training.options import Training
+from poise.training.transfer import Transfer, Whole
+
+Validate = Callable[[Classifier, float], Mapping[str, float]]
+"""Measures a classifier after an epoch, in every process, given the epsilon that the epoch ended with. Its figures
+stand in the epoch's row under "validation/", and schedules that listen hear them."""
+
+Noted = Callable[[Mapping[str, float]], None]
+"""Told of every epoch's row, once it is written."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained, on what, towards what.
+
+    Args:
+        classifier: the network; its weights are changed in place.
+        images: the training images.
+        objective: what a step minimises.
+        schedule: the share of the threat's epsilon that a moment trains at.
+        threat: norm and target budget.
+        options: how training proceeds.
+        augmentation: named preset of random changes.
+        seed: decides order, augmentation, attacks and dropout.
+        references: frozen networks that the objective looks at, by role; they are left as they are.
+        transfer: which weights are trained.
+    """
+
+    classifier: Classifier
+    images: ImageSet
+    objective: Objective
+    schedule: Schedule
+    threat: Threat
+    options: Training = field(default_factory=Training)
+    augmentation: str = "none"
+    seed: int = 0
+    references: Mapping[str, Classifier] = field(default_factory=dict)
+    transfer: Transfer = field(default_factory=Whole)
+
+
+def check_task(task: Task, trackers: tuple[str, ...] = ()) -> None:
+    """Refuse what cannot be trained, before anything is created for it.
+
+    Raises:
+        Misuse: for parts of the wrong kind, no trainable parameter, a transfer that the network does not allow, too few
+            images, fp16 without a GPU, and trackers that accelerate does not know or that are not installed.
+    """
+    kinds = {"objective": Objective, "schedule": Schedule, "threat": Threat, "options": Training, "transfer": Transfer}
+    for name, kind in kinds.items():
+        if not isinstance(getattr(task, name), kind):
+            raise Misuse(f"{name} must be a poise.{kind.__name__}; got {getattr(task, name)!r}")
+    if missing := [role for role in task.objective.roles if role not in task.references]:
+        raise Misuse(f"{type(task.objective).__name__} compares with other networks; missing: {', '.join(missing)}")
+    check_augmentation(task.augmentation)
+    if not any(parameter.requires_grad for parameter in task.classifier.parameters()):
+        raise Misuse("the model has no parameter that training may change")
+    task.transfer.check(task.classifier)
+    if not batches_per_epoch(len(task.images), task.options.batch_size, training=True):
+        raise Misuse(f"{len(task.images)} training images are too few for a batch; training needs at least 2")
+    if task.options.precision == "fp16" and not torch.cuda.is_available():
+        raise Misuse("fp16 needs a GPU; choose bf16 or fp32 for training.precision")
+    _check_trackers(trackers)
+
+
+def _check_trackers(trackers: tuple[str, ...]) -> None:
+    known = sorted(tracker.value for tracker in LoggerType if tracker is not LoggerType.ALL)
+    for tracker in trackers:
+        if tracker not in known:
+            raise Misuse(f"unknown tracker {tracker!r}; {suggestion(tracker, known)}")
+    if len(filter_trackers(list(trackers), logging_dir=".")) != len(trackers):
+        raise Misuse(f"of the trackers {', '.join(trackers)} not all are installed")

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from poise.attacks import PGD
     from poise.commands.doctor import doctor
+    from poise.commands.export import export
     from poise.commands.finetune import finetune
     from poise.commands.merge import merge
+    from poise.commands.mix import mix
     from poise.commands.profile import profile
     from poise.commands.quickstart import quickstart
     from poise.commands.report import report
     from poise.commands.update import update
     from poise.core.misuse import Misuse
     from poise.core.threat import Threat
-    from poise.objectives import KL, PCAT, PCT, RCAT, Adversarial, Constrained, Inhibition, Squared, Standard
+    from poise.objectives import KL, PCAT, PCT, RCAT, Adversarial, Constrained, Inhibition, Mixing, Squared, Standard
     from poise.schedules import Adaptive, Automatic, Cosine, Fixed, Hinge, Linear, Random
     from poise.training import Head, Last, LoRA, Probe, Training, Transfer, Whole
 
@@ -43,6 +45,7 @@ __all__ = [
     "Linear",
     "LoRA",
     "Misuse",
+    "Mixing",
     "Probe",
     "Random",
     "Squared",
@@ -52,8 +55,10 @@ __all__ = [
     "Transfer",
     "Whole",
     "doctor",
+    "export",
     "finetune",
     "merge",
+    "mix",
     "profile",
     "quickstart",
     "report",
@@ -70,6 +75,7 @@ _HOMES = {
     "Constrained": "poise.objectives",
     "Inhibition": "poise.objectives",
     "KL": "poise.objectives",
+    "Mixing": "poise.objectives",
     "PCAT": "poise.objectives",
     "PCT": "poise.objectives",
     "RCAT": "poise.objectives",
@@ -90,8 +96,10 @@ _HOMES = {
     "Transfer": "poise.training",
     "Whole": "poise.training",
     "doctor": "poise.commands.doctor",
+    "export": "poise.commands.export",
     "finetune": "poise.commands.finetune",
     "merge": "poise.commands.merge",
+    "mix": "poise.commands.mix",
     "profile": "poise.commands.profile",
     "quickstart": "poise.commands.quickstart",
     "report": "poise.commands.report",

@@ -54,8 +54,15 @@ VERBS = {
         positional="profiles",
         many=True,
     ),
+    "mix": Verb(
+        "one classifier from an accurate and a robust one",
+        "poise mix --standard run:runs/standard --robust run:runs/finetune --lose 1",
+    ),
     "report": Verb(
         "runs beside each other: a table and a page", "poise report runs/a runs/b", positional="runs", many=True
+    ),
+    "export": Verb(
+        "a model as a file for another runtime, with a model card", "poise export run:runs/finetune", positional="model"
     ),
     "doctor": Verb("versions, devices and speed, to paste into an issue", "poise doctor"),
 }

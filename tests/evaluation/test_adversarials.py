@@ -147,8 +147,9 @@ def test_an_outcome_is_never_on_disk_without_its_image(tmp_path, monkeypatch):
     with pytest.raises(_Killed):
         _kept(classifier, images, path)
     assert (tmp_path / "p.parquet.images.0").stat().st_size >= 32
-    assert (tmp_path / "p.parquet.journal.0").read_bytes().count(b"\n") == 1
-    assert json.loads((tmp_path / "p.parquet.journal.0").read_bytes())["keep_adversarials"] is True
+    begun, session = (tmp_path / "p.parquet.journal.0").read_bytes().splitlines()
+    assert json.loads(begun)["keep_adversarials"] is True
+    assert session == b"[1]"
 
 
 def test_images_of_another_examination_are_refused_by_name(tmp_path):

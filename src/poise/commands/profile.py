@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from poise.commands.headline import tell
 from poise.commands.opening import open_whole
-from poise.commands.run import fresh_path, recipe_of, with_threat_of
+from poise.commands.run import file_name, fresh_path, recipe_of, with_threat_of
 from poise.commands.terminal import watching
 from poise.core.misuse import Misuse, suggestion
 from poise.core.modes import Precision
@@ -56,6 +56,7 @@ def profile(
     skip_unreadable: bool = False,
     batch_size: int = 128,
     proposing: Precision = "fp32",
+    adaptive: bool = True,
     soundness: bool = True,
     allow: list[str] | None = None,
     keep_adversarials: bool = False,
@@ -83,6 +84,7 @@ def profile(
         skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
         batch_size: images in work at a time; it changes the speed and not the verdicts.
         proposing: precision of the passes that propose adversarial images; fp32 ones confirm each.
+        adaptive: attack a mixed model through each of its branches and its other surrogate outputs as well.
         soundness: check model and verdicts for the known ways in which an evaluation fools its user.
         allow: names of checks whose objection is overridden; the profile and its report say so.
         keep_adversarials: keep the adversarial image behind each verdict, in a file beside the profile.
@@ -117,6 +119,7 @@ def profile(
         seed=seed,
         batch_size=batch_size,
         proposing=proposing,
+        adaptive=adaptive,
     )
     splits = open_data(
         data or recipe.get("data", "digits"),
@@ -178,5 +181,4 @@ def _default_path(model: str, part: Part | None) -> Path:
     ending = f".part-{part.number}-of-{part.of}.parquet" if part else ".parquet"
     if kind == "run":
         return RunFolder(Path(place)).profile.with_suffix(ending)
-    name = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in model)
-    return fresh_path(Path("profiles") / f"{name}{ending}")
+    return fresh_path(Path("profiles") / f"{file_name(model)}{ending}")

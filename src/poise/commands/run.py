@@ -64,9 +64,14 @@ def with_threat_of(address: str, words: list[str]) -> list[str]:
     return [*(word for name, value in threat.items() for word in (f"--threat.{name}", str(value))), *words]
 
 
+def file_name(address: str) -> str:
+    """An address as the name of a file."""
+    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in address)
+
+
 def fresh_path(wanted: Path) -> Path:
     """The path itself, or with the first free number behind its name: runs/a, runs/a-2; report.html, report-2.html."""
-    ending = wanted.suffix if wanted.suffix in {".html", ".parquet"} else ""
+    ending = wanted.suffix if wanted.suffix in {".html", ".parquet", ".onnx", ".pt2"} else ""
     path, number = wanted, 1
     while path.exists():
         number += 1

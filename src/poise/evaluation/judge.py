@@ -19,7 +19,7 @@ from torch import Tensor
 
 from poise.attacks.pool import Item, Outcome, Pool
 from poise.attacks.search import Search
-from poise.attacks.suites import MOST_TARGETS, SUITES, Suite, Unit, units
+from poise.attacks.suites import MOST_TARGETS, SUITES, Suite, Unit, adaptive, units
 from poise.core.batch import Batch
 from poise.core.losses import misclassified
 from poise.core.misuse import Misuse, suggestion
@@ -29,13 +29,14 @@ from poise.core.progress import Watch, unwatched
 from poise.core.streams import Stream
 from poise.core.threat import Threat
 from poise.data import ImageSet
-from poise.evaluation.brackets import Brackets, Mode, Work
+from poise.evaluation.brackets import Mode, Work
 from poise.evaluation.clean import Clean, clean_pass
 from poise.evaluation.grid import epsilon_grid
 from poise.evaluation.journal import Event
 from poise.evaluation.notes import Note, Notes
 from poise.evaluation.profile import Header, Profile
 from poise.evaluation.standing import Standing
+from poise.evaluation.surrogate_brackets import SurrogateBrackets
 from poise.evaluation.waiting import Waiting
 from poise.models import Classifier
 
@@ -55,6 +56,7 @@ class Examination:
         seed: decides everything random.
         batch_size: examples in work at a time; it changes the speed and not the verdicts.
         proposing: precision of the forward passes that propose adversarial images; fp32 ones decide.
+        adaptive: repeat every search that follows gradients through the model's surrogate outputs, where it has some.
     """
 
     threat: Threat
@@ -64,6 +66,7 @@ class Examination:
     seed: int = 0
     batch_size: int = 128
     proposing: Precision = "fp32"
+    adaptive: bool = True
 
     def __post_init__(self) -> None:
         if self.suite not in SUITES:
@@ -133,10 +136,14 @@ class _Examining:
         self.classifier, self.images, self.header = classifier, images, header
         self.device, self.dtype = classifier.device, classifier.dtype
         stream = Stream.seeded(examination.seed).fold("evaluation")
-        self.units: tuple[Unit, ...] = units(examination.suite, header.norm, len(header.classes), stream)
+        self.surrogates = classifier.surrogates() if examination.adaptive else {}
+        suite = units(examination.suite, header.norm, len(header.classes), stream)
+        self.units: tuple[Unit, ...] = adaptive(suite, tuple(self.surrogates))
         rivals = min(MOST_TARGETS, len(header.classes) - 1)
         self.clean: Clean = clean_pass(classifier, images, examination.batch_size, rivals)
-        self.brackets = Brackets(self.clean.right, len(header.epsilons), len(self.units), examination.mode)
+        self.brackets = SurrogateBrackets(
+            self.clean.right, len(header.epsilons), len(suite), len(self.units), examination.mode
+        )
         self.pool = Pool(
             model=classifier,
             fetch=self.fetch,
@@ -172,7 +179,7 @@ class _Examining:
             while (stage := waiting.first()) is not None:
                 search, queue = self.units[stage].search, deque[Item]()
                 self._refill(queue, waiting, stage)
-                for outcomes in self.pool.run(search, queue):
+                for outcomes in self.pool.run(search, queue, self.surrogates.get(self.units[stage].through)):
                     events = self._events(search, outcomes)
                     if note:
                         note(events, outcomes)
@@ -245,7 +252,7 @@ class _Examining:
 
     def _breaker(self, row: int) -> str:
         by = int(self.brackets.broken_by[row])
-        return self.units[by].search.name if by >= 0 else "clean" if self.brackets.broken_from[row] == 0 else ""
+        return self.units[by].name if by >= 0 else "clean" if self.brackets.broken_from[row] == 0 else ""
 
 
 def _work(item: Item) -> Work:
@@ -279,4 +286,5 @@ def _header(
             **{name: importlib.metadata.version(name) for name in ("poise", "torch", "timm")},
         },
         whole=len(whole),
+        surrogates=tuple(classifier.surrogates()) if examination.adaptive else (),
     )

@@ -32,6 +32,7 @@ class Header:
         classes: class names in the order of the labels.
         versions: versions of poise and of the libraries that decide about numbers.
         whole: number of examples of the data set; a profile of fewer is a part. None in files that do not say.
+        surrogates: further outputs of the model through which every gradient search was repeated.
     """
 
     norm: Norm
@@ -48,6 +49,7 @@ class Header:
     classes: tuple[str, ...]
     versions: dict[str, str]
     whole: int | None = None
+    surrogates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ascending = all(low < high for low, high in zip(self.epsilons, self.epsilons[1:], strict=False))

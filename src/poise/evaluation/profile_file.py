@@ -71,7 +71,8 @@ def _fields(path: Path, table: pa.Table) -> dict[str, Any]:
 def _profile(table: pa.Table, fields: dict[str, Any]) -> Profile:
     findings = tuple(Finding.from_dict(found) for found in fields.pop("findings"))
     kept = fields.pop("adversarials", None)
-    header = Header(**fields | {name: tuple(fields[name]) for name in ("epsilons", "classes")})
+    listed = {name: tuple(fields.get(name, ())) for name in ("epsilons", "classes", "surrogates")}
+    header = Header(**fields | listed)
     return Profile(
         header=header,
         ids=tuple(table["id"].to_pylist()),

@@ -7,6 +7,7 @@ below.
 
 from poise.objectives.adversarial import Adversarial
 from poise.objectives.congruent import KL, PCAT, PCT, RCAT, Constrained, Distance, Inhibition, Squared
+from poise.objectives.mixing import Mixing
 from poise.objectives.objective import Objective, State, Step, Terms
 from poise.objectives.standard import Standard
 
@@ -19,6 +20,7 @@ __all__ = [
     "Constrained",
     "Distance",
     "Inhibition",
+    "Mixing",
     "Objective",
     "Squared",
     "Standard",

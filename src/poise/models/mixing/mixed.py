@@ -68,6 +68,15 @@ class Mixture(nn.Module):
         mixed = self.mixed(standard, robust, raw).to(standard.dtype)
         return torch.cat([mixed, self._needed(raw)[:, None].to(mixed.dtype)], dim=1) if with_gate else mixed
 
+    @torch.no_grad()
+    def measure(self, images: Float[Tensor, "n *shape"]) -> None:
+        """See `MixedClassifier.measure_gate`."""
+        assert self.gate is not None  # noqa: S101 - `MixedClassifier` refuses where there is none
+        plan = self.gate.plan
+        standard = seen_by(self.standard, images, plan.standard_layers)
+        robust = seen_by(self.robust, images, plan.robust_layers)
+        self.gate.measure(standard.features, robust.features)
+
     def seen(self, images: Float[Tensor, "n *shape"]) -> tuple[Tensor, Tensor, Tensor | None]:
         """Logits of the standard branch, of the robust branch, and the raw gate, each branch having run once."""
 
@@ -232,6 +241,16 @@ class MixedClassifier(Classifier):
     def prepared(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *inner"]:
         """The images as they are: each branch normalises and resizes for itself."""
         return images
+
+    def measure_gate(self, images: Float[Tensor, "n *shape"]) -> None:
+        """Let a fresh gate take the size of what it will read from some training images.
+
+        Raises:
+            Misuse: without a gate.
+        """
+        if self.gate is None:
+            raise Misuse("this mixture has a constant alpha and no gate")
+        self.network.measure(images)
 
     def alpha(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:
         """The robust branch's weight for each image; differentiable."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from poise.core.run_folder import RunFolder
 
 DATA = "torchvision:CIFAR10"
 FOLDER = Path("runs/benchmarks")
+NAMES = ("plain", "fixed", "hinge")
 
 THREAT = poise.Threat(norm="linf", epsilon="8/255")
 _IMAGES = 15_000
@@ -43,17 +45,19 @@ def with_networks(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
-def networks(data: str, folder: Path) -> dict[str, Run]:
-    """The three runs by name, each trained if it is not there yet and taken up where it was interrupted.
+def networks(data: str, folder: Path, names: Sequence[str] = NAMES) -> dict[str, Run]:
+    """The runs of these names, each trained if it is not there yet and taken up where it was interrupted.
 
     Args:
         data: address of CIFAR-10.
         folder: where the runs are kept.
+        names: among `NAMES`.
     """
     plain = _trained(folder / "plain", "small", data, objective=poise.Standard(), schedule=poise.Fixed(), epochs=6)
+    schedules = {name: how for name, how in (("fixed", poise.Fixed()), ("hinge", poise.Hinge())) if name in names}
     robust = {
         name: _trained(folder / name, plain.address, data, objective=poise.Adversarial(attack=_ATTACK), schedule=how)
-        for name, how in (("fixed", poise.Fixed()), ("hinge", poise.Hinge()))
+        for name, how in schedules.items()
     }
     return {"plain": plain, **robust}
 

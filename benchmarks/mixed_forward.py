@@ -37,7 +37,7 @@ def main() -> int:
     options = _options()
     if options.worker:
         return _weigh(options.worker, options.batch)
-    repetitions, batch = (9, 16) if options.quick else (41, 64)
+    repetitions, batch = (7, 16) if options.quick else (41, 64)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(1)
     images = torch.rand(batch, *SHAPE, device=device)

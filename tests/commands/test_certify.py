@@ -87,8 +87,6 @@ def test_a_smoothed_classifier_gets_a_run_of_its_own_and_an_interruption_goes_on
         ("--samples 5", "samples must be at least 100"),
         ("--confidence 1", "strictly between 0 and 1"),
         ("--largest -1", "radius above 0"),
-        ("--norm l3", "unknown"),
-        ("--method smothing", "unknown"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_leaves_nothing(run, tmp_path, monkeypatch, capsys, words, line):

@@ -36,19 +36,30 @@ def quick(tmp_path_factory):
     return root
 
 
-def test_quickstart_makes_three_runs_and_a_report(quick):
-    for name in ("standard", "fixed", "scheduled"):
+CHAPTERS = {"standard": 2, "fixed": 2, "scheduled": 2, "today": 3, "updated": 1}
+"""The quickstart's runs and, at two epochs, the length of each."""
+
+
+def test_quickstart_makes_five_runs_and_a_report(quick):
+    page = (quick / "first" / "report.html").read_text()
+    for name, epochs in CHAPTERS.items():
         folder = RunFolder.open(quick / "first" / name)
         assert folder.weights.is_file()
-        assert len(folder.history()) == 2
+        assert len(folder.history()) == epochs
         assert len(read_profile(folder.profile)) == 340
-    page = (quick / "first" / "report.html").read_text()
-    assert "scheduled" in page
+        assert name in page
+
+
+def test_the_update_takes_todays_model_into_yesterdays_place(quick):
+    recipe = RunFolder(quick / "first" / "updated").recipe.read_text()
+    assert f"old: run:{(quick / 'first' / 'fixed').as_posix()}" in recipe
+    assert f"new: run:{(quick / 'first' / 'today').as_posix()}" in recipe
+    assert load_model(quick / "first" / "updated").digest() != load_model(quick / "first" / "today").digest()
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(quick):
     def verdicts(name):
-        found = [read_profile(quick / name / run / "profile.parquet") for run in ("standard", "fixed", "scheduled")]
+        found = [read_profile(quick / name / run / "profile.parquet") for run in CHAPTERS]
         return [(p.header.model, p.margins.tolist(), p.broken_from.tolist()) for p in found]
 
     assert verdicts("first") == verdicts("again")
@@ -62,10 +73,17 @@ def test_the_robust_runs_start_from_the_standard_one(quick):
     assert "kind: hinge" in (quick / "first" / "scheduled" / "recipe.yaml").read_text()
 
 
-def test_a_second_quickstart_takes_a_new_folder(quick, monkeypatch):
+def test_a_second_quickstart_takes_a_new_folder_and_tells_what_is_lost(quick, monkeypatch, capsys):
     monkeypatch.chdir(quick)
     assert main(["quickstart", "--epochs", "1", "--suite", "fast", "--out", "first"]) == 0
     assert (quick / "first-2" / "report.html").is_file()
+    told = capsys.readouterr().out
+    old, new = (read_profile(quick / "first-2" / name / "profile.parquet") for name in ("fixed", "today"))
+    lost = (old.robust() & ~new.robust())[:, [0, -1]]
+    figures = [f"{100 * share:.1f}" for share in (*lost.mean(axis=0), lost.any(axis=1).mean())]
+    assert "in place of fixed: 340 test images, linf 0.2" in told
+    row = next(line for line in told.splitlines() if line.startswith("today"))
+    assert row.split()[-3:] == figures
 
 
 def test_a_recipe_runs_again_and_options_beside_it_win(quick, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from poise.core.modes import evaluating, frozen, precision, threads, unwrapped
+from poise.core.modes import evaluating, frozen, precision, steady, threads, unwrapped
 
 
 def _model():
@@ -35,6 +35,16 @@ def test_frozen_switches_all_off_and_restores_each():
     with frozen(model):
         assert not any(p.requires_grad for p in model.parameters())
     assert [p.requires_grad for p in model.parameters()] == [True, False, True, True]
+
+
+def test_steady_holds_batch_norms_and_nothing_else():
+    model = nn.Sequential(_model(), nn.BatchNorm1d(2))
+    with pytest.raises(RuntimeError, match="inside"), steady(model):
+        assert [module.training for module in model.modules()] == [True, True, True, False, True, False]
+        raise RuntimeError("inside")
+    assert [module.training for module in model.modules()] == [True, True, True, False, True, True]
+    with steady(model, wanted=False):
+        assert model[1].training
 
 
 def test_precision_reaches_the_forward_pass_only_when_asked():

@@ -89,5 +89,13 @@ def test_an_image_counts_for_more_than_an_attack_that_missed_it():
 def test_impossible_brackets_are_refused():
     with pytest.raises(Misuse, match="'bisect' or 'ascending'; got 'down'"):
         Brackets(np.array([True]), POINTS, 3, "down")
-    with pytest.raises(Misuse, match="at most 62 units"):
-        Brackets(np.array([True]), POINTS, 63)
+    with pytest.raises(Misuse, match="at most 62 points"):
+        Brackets(np.array([True]), 63, 3)
+
+
+def test_a_suite_may_have_any_number_of_units():
+    brackets = Brackets(np.array([True]), 2, 130)
+    for unit in range(130):
+        assert brackets.next(0) == Work(unit, 1)
+        brackets.fail(0, Work(unit, 1))
+    assert (brackets.next(0), int(brackets.robust_to[0])) == (None, 1)

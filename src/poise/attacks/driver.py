@@ -19,7 +19,7 @@ _ROUNDS_BETWEEN_LOOKS = 8
 
 
 def run_search(
-    search: Search, model: nn.Module, problem: Problem
+    search: Search, model: nn.Module, problem: Problem, through: nn.Module | None = None
 ) -> tuple[Float[Tensor, "n *shape"], Bool[Tensor, " n"]]:
     """Let a search run until every row is fooled or its budget is spent, and return what it found.
 
@@ -30,6 +30,7 @@ def run_search(
         search: the attack.
         model: maps images in [0, 1] to logits.
         problem: one row per example.
+        through: a surrogate that the search asks in the model's place; the model still decides what is adversarial.
 
     Returns:
         points: of each row the first that is misclassified inside ball and box; where there is none, the one of
@@ -37,12 +38,14 @@ def run_search(
         found: whether the row was fooled.
     """
     record = _Record.fresh(problem, search.norm)
-    with torch.no_grad(), evaluating(model), frozen(model):
+    asked = model if through is None else through
+    with torch.no_grad(), evaluating(model), frozen(model), evaluating(asked), frozen(asked):
         state = search.begin(problem)
         for round_ in range(search.queries):
             points = search.ask(problem, state)
-            answer = evaluate(search, model, problem, points)
-            record = record.updated(points, answer)
+            answer = evaluate(search, asked, problem, points)
+            said = answer.logits if through is None else model(points)
+            record = record.updated(points, said, answer.loss)
             state = search.tell(problem, state, points, answer)
             if round_ % _ROUNDS_BETWEEN_LOOKS == 0 and bool((state["done"] | record.found).all()):
                 break
@@ -103,14 +106,14 @@ class _Record:
         nothing = torch.full_like(problem.radius, -torch.inf)
         return cls(problem, norm, problem.images, nothing, torch.zeros_like(nothing, dtype=torch.bool))
 
-    def updated(self, points: Tensor, answer: Answer) -> _Record:
+    def updated(self, points: Tensor, logits: Tensor, loss: Tensor) -> _Record:
         allowed = inside(points, self.problem.images, self.problem.radius, self.norm)
-        fooled = allowed & misclassified(answer.logits, self.problem.labels)
-        take = ~self.found & (fooled | (allowed & (answer.loss > self.loss)))
+        fooled = allowed & misclassified(logits, self.problem.labels)
+        take = ~self.found & (fooled | (allowed & (loss > self.loss)))
         return _Record(
             self.problem,
             self.norm,
             choose(take, points, self.points),
-            torch.where(take, answer.loss, self.loss),
+            torch.where(take, loss, self.loss),
             self.found | fooled,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -72,6 +72,7 @@ class Pool:
         proposing: precision of the forward passes that propose; a proposal counts once the plain model confirms it.
         look_every: steps between two looks at which items have ended. A look waits for the device.
         passes: forward passes whose answers are averaged, for models whose output is random (EOT).
+        surrogate: what searches ask in the model's place, maps images to logits; None for the model itself.
     """
 
     model: nn.Module
@@ -80,6 +81,7 @@ class Pool:
     proposing: Precision = "fp32"
     look_every: int = 1
     passes: int = 1
+    surrogate: nn.Module | None = None
 
     def __post_init__(self) -> None:
         for name in ("slots", "look_every", "passes"):
@@ -92,13 +94,18 @@ class Pool:
         with torch.no_grad(), evaluating(self.model), frozen(self.model):
             yield self
 
-    def run(self, search: Search, waiting: deque[Item]) -> Iterator[list[Outcome]]:
+    def run(self, search: Search, waiting: deque[Item], through: nn.Module | None = None) -> Iterator[list[Outcome]]:
         """Attack every waiting item; yields outcomes as they come in, each item's exactly once. Call within `open`.
 
         Args:
             search: the attack.
             waiting: the work; items are taken from its left, and more may be added while the outcomes are read.
+            through: a surrogate that the search asks in the model's place; the model still decides what is adversarial.
         """
+        if through is not None:
+            with evaluating(through), frozen(through):
+                yield from replace(self, surrogate=through).run(search, waiting)
+            return
         crew: _Crew | None = None
         while waiting or crew is not None:
             crew = self._manned(search, waiting, crew)
@@ -140,7 +147,8 @@ class Pool:
         points = search.ask(crew.problem, crew.state)
         answer = self._answer(search, crew.problem, points)
         allowed = inside(points, crew.problem.images, crew.problem.radius, search.norm)
-        fooled = allowed & misclassified(answer.logits, crew.problem.labels)
+        said = answer.logits if self.surrogate is None else self.model(points)
+        fooled = allowed & misclassified(said, crew.problem.labels)
         state = search.tell(crew.problem, crew.state, points, answer)
         trophies = choose(fooled & ~crew.found, points, crew.trophies)
         return _Crew(crew.items, crew.problem, state, crew.found | fooled, trophies)
@@ -170,7 +178,8 @@ class Pool:
         )
 
     def _asked(self, search: Search, problem: Problem, points: Tensor) -> Answer:
-        return evaluate(search, self.model, problem, points, proposing=self.proposing, passes=self.passes)
+        asked = self.model if self.surrogate is None else self.surrogate
+        return evaluate(search, asked, problem, points, proposing=self.proposing, passes=self.passes)
 
     def _relieved(self, search: Search, crew: _Crew) -> tuple[list[Outcome], _Crew | None]:
         """Outcomes of the slots that are done or whose trophy the plain model confirms, and the crew that stays."""

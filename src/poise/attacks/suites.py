@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from poise.attacks.apgd import APGD
@@ -30,11 +30,18 @@ class Unit:
         search: the attack.
         rank: which class a targeted search aims at: 0 the most likely wrong one on the clean image, and so on.
         restart: number of the attempt.
+        through: the surrogate output whose gradient the search follows; "" for the model's own.
     """
 
     search: Search
     rank: int = 0
     restart: int = 0
+    through: str = ""
+
+    @property
+    def name(self) -> str:
+        """What profiles call it."""
+        return f"{self.search.name} through {self.through}" if self.through else self.search.name
 
 
 def units(suite: Suite, norm: Norm, classes: int, stream: Stream) -> tuple[Unit, ...]:
@@ -67,6 +74,27 @@ def units(suite: Suite, norm: Norm, classes: int, stream: Stream) -> tuple[Unit,
         "fast": lambda: (Unit(APGD(norm=norm, stream=stream, steps=10)),),
     }
     return stages[suite]()
+
+
+def adaptive(suite: tuple[Unit, ...], surrogates: Sequence[str]) -> tuple[Unit, ...]:
+    """A suite with every search that follows gradients repeated through each surrogate output of a model.
+
+    The model's own suite comes first, whole and in its own order; the surrogates follow search by search, the cheapest
+    first. An example that withstands everything thus costs the suite's gradient searches once more for every surrogate,
+    each step with one forward pass of the model itself beside the surrogate's two passes.
+
+    Args:
+        suite: the units of a suite.
+        surrogates: names of the outputs.
+    """
+    searches = list(dict.fromkeys(id(unit.search) for unit in suite if unit.search.needs_gradient))
+    further = []
+    for search in searches:
+        members = [unit for unit in suite if id(unit.search) == search]
+        for name in surrogates:
+            anew = replace(members[0].search, stream=members[0].search.stream.fold("through", name))
+            further += [replace(unit, search=anew, through=name) for unit in members]
+    return (*suite, *further)
 
 
 def _apgd(norm: Norm, classes: int, stream: Stream) -> tuple[Unit, ...]:

@@ -7,29 +7,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from poise.commands.recipe import refuse_changes, write_recipe
-from poise.commands.run import Run, fresh_path
-from poise.commands.terminal import say, watching
+from poise.commands.diagnosis import attending, conclusion, setting_of, standard_accuracy
+from poise.commands.fitting import begun, fit, seconds
+from poise.commands.run import Run
+from poise.commands.terminal import say
 from poise.commands.validation import check_validation, validation
-from poise.core.misuse import Misuse
-from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
 from poise.data import Augmentation, ImageSet, open_data
-from poise.models import open_model, save_model
+from poise.models import open_model
 from poise.objectives import Adversarial, Objective
 from poise.schedules import Hinge, Schedule
-from poise.training import (
-    Noted,
-    Task,
-    Training,
-    Transfer,
-    Validate,
-    Whole,
-    check_surroundings,
-    check_task,
-    on_main,
-    train,
-)
+from poise.training import Noted, Task, Training, Transfer, Validate, Whole, check_surroundings, check_task
 
 
 def finetune(
@@ -47,6 +35,7 @@ def finetune(
     limit: int | None = None,
     skip_unreadable: bool = False,
     validate_on: int = 500,
+    compare_with: str | None = None,
     trackers: tuple[str, ...] = ("tensorboard",),
     out: Path | str | None = None,
     resume: bool = False,
@@ -65,7 +54,9 @@ def finetune(
         threat: what the model shall withstand.
         schedule: how epsilon grows to the threat's: hinge, fixed, linear, cosine, random, automatic (starts when clean
             accuracy stops improving) or adaptive (follows what the network can take).
-        objective: what a step minimises: adversarial or standard.
+        objective: what a step minimises: adversarial, trades, mart or standard; or one of them inside averaged (weights
+            averaged over steps), awp (adversarial weight perturbation), labelsmoothing or guarded (notices catastrophic
+            overfitting), as in {kind: averaged, objective: {kind: trades, beta: 6}}.
         training: epochs, batch size, optimiser and the like.
         transfer: which weights are trained: whole, head, last (blocks), probe (the head first, then all) or lora.
         augmentation: random changes of training images: none, flip, crop (flip and shift), finetune (flip, colour,
@@ -74,6 +65,7 @@ def finetune(
         limit: use this many images of each split, the same ones every time.
         skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
         validate_on: measure clean and robust accuracy on this many validation images after each epoch; 0 for none.
+        compare_with: run:FOLDER of a standard fine-tuning on the same data; the run then says what robustness cost.
         trackers: where accelerate sends the figures of every epoch; [] for nowhere.
         out: the run folder to create; by default runs/finetune, with a number behind it where that exists.
         resume: go on with the interrupted run in `out`, with the recipe it was started with.
@@ -108,6 +100,7 @@ def fine_tuned(
     given = SimpleNamespace(**options)
     check_validation(given.validate_on, given.schedule)
     check_surroundings(given.training)
+    standard = standard_accuracy(given.compare_with, options)
     splits = open_data(
         given.data, image_size=given.image_size, limit=given.limit, skip_unreadable=given.skip_unreadable
     )
@@ -115,13 +108,18 @@ def fine_tuned(
         say(f"left out, unreadable: {name}")
     task = _task(given, splits.train)
     check_task(task, given.trackers)
-    folder = on_main(lambda: _folder(options, given.out, resume=resume))
-    if not on_main(folder.weights.exists):
-        with watching(f"fine-tuning {folder.path.name}") as watch:
-            validate = measuring(splits.validation, given.threat, given.validate_on, given.schedule, given.seed)
-            train(task, folder, validate=validate, watch=watch, tell=say, noted=noted, trackers=given.trackers)
-        on_main(lambda: save_model(task.classifier.cpu(), folder.path))
-    say(f"{folder.path}: {given.training.epochs} epochs, {_seconds(folder):.1f} s")
+    folder = begun("finetune", options, given.out, resume=resume)
+    setting = setting_of(task, standard)
+    look = attending(folder, setting)
+
+    def both(row: Mapping[str, float]) -> None:
+        look(row)
+        noted(row)
+
+    validate = measuring(splits.validation, given.threat, given.validate_on, given.schedule, given.seed)
+    fit(task, folder, f"fine-tuning {folder.path.name}", validate=validate, noted=both, trackers=given.trackers)
+    conclusion(folder, setting)
+    say(f"{folder.path}: {given.training.epochs} epochs, {seconds(folder):.1f} s")
     return Run(folder)
 
 
@@ -143,20 +141,3 @@ def _task(given: SimpleNamespace, images: ImageSet) -> Task:
         given.seed,
         transfer=given.transfer,
     )
-
-
-def _folder(options: Mapping[str, object], out: Path | None, *, resume: bool) -> RunFolder:
-    """The run's folder: a new one with its recipe, or the one to go on with."""
-    if resume:
-        if out is None:
-            raise Misuse("say which run to resume, e.g. --config RUN/recipe.yaml --resume, or --out RUN --resume")
-        folder = RunFolder.open(out)
-        refuse_changes(folder, options, ignored=("out",))
-        return folder
-    folder = RunFolder.create(out or fresh_path(Path("runs/finetune")))
-    write_recipe(folder, "finetune", {**options, "out": folder.path})
-    return folder
-
-
-def _seconds(folder: RunFolder) -> float:
-    return sum(float(row["seconds"]) for row in folder.history())

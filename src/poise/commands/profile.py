@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from poise.commands.recipe import read_recipe
-from poise.commands.run import fresh_path
-from poise.commands.terminal import say, watching
+from poise.commands.headline import tell
+from poise.commands.opening import open_whole
+from poise.commands.run import file_name, fresh_path, recipe_of, with_threat_of
+from poise.commands.terminal import watching
 from poise.core.misuse import Misuse, suggestion
 from poise.core.modes import Precision
 from poise.core.run_folder import RunFolder
@@ -20,17 +21,17 @@ from poise.evaluation import (
     Examination,
     Finding,
     Mode,
+    Part,
     Profile,
     Suite,
-    accuracy_curve,
+    adversarials_path,
     blocked,
     examine,
-    expected_robustness,
     remove_journals,
     write_profile,
 )
 from poise.evaluation.soundness.catalogue import inspect_model, inspect_profile, overrule
-from poise.models import Classifier, open_model
+from poise.models import Classifier
 from poise.training import process_state
 
 Split = Literal["train", "validation", "test"]
@@ -55,8 +56,11 @@ def profile(
     skip_unreadable: bool = False,
     batch_size: int = 128,
     proposing: Precision = "fp32",
+    adaptive: bool = True,
     soundness: bool = True,
     allow: list[str] | None = None,
+    keep_adversarials: bool = False,
+    part: str | None = None,
     out: Path | str | None = None,
     overwrite: bool = False,
     seed: int = 0,
@@ -80,9 +84,13 @@ def profile(
         skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
         batch_size: images in work at a time; it changes the speed and not the verdicts.
         proposing: precision of the passes that propose adversarial images; fp32 ones confirm each.
+        adaptive: attack a mixed model through each of its branches and its other surrogate outputs as well.
         soundness: check model and verdicts for the known ways in which an evaluation fools its user.
         allow: names of checks whose objection is overridden; the profile and its report say so.
-        out: file to write; by default profile.parquet in the run's folder, or profiles/NAME.parquet.
+        keep_adversarials: keep the adversarial image behind each verdict, in a file beside the profile.
+        part: judge only this part of the images, such as 2/5 for the second of five; poise merge joins the parts.
+        out: file to write; by default profile.parquet in the run's folder, or profiles/NAME.parquet, and for a part
+            with its number in the name.
         overwrite: replace a profile that is there already.
         seed: decides everything random.
 
@@ -97,8 +105,9 @@ def profile(
     overrule((), allow or ())
     if split not in get_args(Split):
         raise Misuse(f"unknown split {split!r}; {suggestion(str(split), get_args(Split))}")
-    recipe = _recipe(model)
-    target = Path(out) if out else _default_path(model)
+    chosen = None if part is None else Part.read(part)
+    recipe = recipe_of(model)
+    target = Path(out) if out else profile_path(model, chosen)
     if target.exists() and not overwrite:
         raise Misuse(f"{target} exists already; replace it with --overwrite, or write elsewhere with --out")
     threat = threat or Threat(**recipe.get("threat", {}))
@@ -110,6 +119,7 @@ def profile(
         seed=seed,
         batch_size=batch_size,
         proposing=proposing,
+        adaptive=adaptive,
     )
     splits = open_data(
         data or recipe.get("data", "digits"),
@@ -117,26 +127,34 @@ def profile(
         limit=recipe.get("limit") if limit is None else limit,
         skip_unreadable=skip_unreadable or bool(recipe.get("skip_unreadable")),
     )
-    images = decoded(getattr(splits, split))
-    classifier = open_model(model, weights=weights, classes=images.classes, shape=images.shape, seed=seed)
-    for note in classifier.notes:
-        say(note)
-    untrained = any(note.startswith("head replaced") for note in classifier.notes) and not model.startswith("run:")
-    if untrained and weights != "random":
-        raise Misuse(f"{model} tells other classes apart than {images.address}, and a random head has nothing to judge")
+    whole: ImageSet = getattr(splits, split)
+    images = decoded(whole.select(chosen.rows(whole.ids)) if chosen else whole)
+    classifier = open_whole(model, images, weights=weights, seed=seed)
     process = process_state()
     classifier.eval().to(process.device if process.device.type == "cuda" else "cpu")
     findings = _model_findings(classifier, images, examination, allow or ()) if soundness else ()
     with watching(f"profiling {model}") as watch:
-        result = examine(classifier, images, examination, model_address=model, split=split, journal=target, watch=watch)
+        result = examine(
+            classifier,
+            images,
+            examination,
+            model_address=model,
+            split=split,
+            journal=target,
+            keep_adversarials=keep_adversarials,
+            whole=whole if chosen else None,
+            watch=watch,
+        )
     if not process.is_main_process:
         return result
     if soundness:
         again = inspect_profile(result, classifier, images, steps=_STEPS[suite])
         result = replace(result, findings=overrule((*findings, *again), allow or ()))
     write_profile(result, target)
+    if not keep_adversarials:
+        adversarials_path(target).unlink(missing_ok=True)
     remove_journals(target)
-    _tell(result, target)
+    tell(result, target)
     return result
 
 
@@ -153,40 +171,15 @@ def _model_findings(
     return findings
 
 
-def _tell(result: Profile, target: Path) -> None:
-    """The headline, unless a check objects to it."""
-    for finding in result.findings:
-        if finding.status in {"warn", "block"}:
-            say(str(finding))
-    if objections := blocked(result.findings):
-        say(f"{target}: written, but no figure is shown: {', '.join(found.check for found in objections)}")
-        return
-    curve, expected = accuracy_curve(result), expected_robustness(result)
-    header = result.header
-    say(
-        f"{target}: {len(result)} images, {header.norm} {Epsilon(header.epsilons[-1])}, {header.suite}: "
-        f"clean {curve.clean.value:.1%}, robust {curve.robust.value:.1%}, expected robustness {expected.value:.1%}"
-    )
-
-
 def inherited(words: list[str]) -> list[str]:
-    """Options that a run's recipe adds to the words of a command line: naming a part of the threat keeps the others."""
-    threat: dict[str, Any] = next((_recipe(word).get("threat", {}) for word in words if word.startswith("run:")), {})
-    if not any(word.startswith("--threat") for word in words):
-        return words
-    return [*(word for name, value in threat.items() for word in (f"--threat.{name}", str(value))), *words]
+    """Options that a run's recipe adds to the words of a command line."""
+    return with_threat_of(next((word for word in words if word.startswith("run:")), ""), words)
 
 
-def _recipe(model: str) -> dict[str, Any]:
-    """The recipe of a run; nothing for other addresses."""
+def profile_path(model: str, part: Part | None = None) -> Path:
+    """Where the profile of a model, or of a part of its data, lies unless a person says otherwise."""
     kind, _, place = model.partition(":")
-    folder = RunFolder(Path(place))
-    return read_recipe(folder.recipe) if kind == "run" and folder.recipe.is_file() else {}
-
-
-def _default_path(model: str) -> Path:
-    kind, _, place = model.partition(":")
+    ending = f".part-{part.number}-of-{part.of}.parquet" if part else ".parquet"
     if kind == "run":
-        return RunFolder(Path(place)).profile
-    name = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in model)
-    return fresh_path(Path("profiles") / f"{name}.parquet")
+        return RunFolder(Path(place)).profile.with_suffix(ending)
+    return fresh_path(Path("profiles") / f"{file_name(model)}{ending}")

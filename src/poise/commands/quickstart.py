@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from poise.commands.finetune import finetune
 from poise.commands.profile import profile
+from poise.commands.regression import flip_figures
 from poise.commands.report import report
 from poise.commands.run import Run, fresh_path
+from poise.commands.trials import Trial, print_trials
+from poise.commands.update import update
 from poise.core.modes import threads
 from poise.core.threat import Threat
 from poise.evaluation import Suite
@@ -21,56 +26,79 @@ THREAT = Threat(norm="linf", epsilon="0.2")
 LEARNING_RATE = 1e-2
 """The best of 2e-3, 5e-3 and 1e-2 by robust accuracy on the validation images, for both schedules alike."""
 
+UPDATE_RATE = 5e-3
+"""TBD"""
+
 
 def quickstart(
     *, seed: int = 0, out: Path = Path("runs/quickstart"), epochs: int = 30, suite: Suite = "apgd"
 ) -> list[Run]:
-    """Train a standard network on handwritten digits, make it robust in two ways, profile and compare the three.
+    """Train a standard network on handwritten digits, make it robust in two ways, then replace it without regression.
 
-    The standard network stands for the pretrained model. It is fine-tuned at a fixed epsilon and with the hinge
-    schedule, under the same options otherwise. A report is written beside the runs.
+    First chapter: the standard network stands for the pretrained model. It is fine-tuned at a fixed epsilon and with
+    the hinge schedule, under the same options otherwise. Second chapter: the fixed one is yesterday's model; today's is
+    trained from scratch, half as long again. What yesterday's model did right and today's would lose in its place is
+    counted, and counted again after a congruent update. A report is written beside the runs.
 
     Args:
         seed: decides everything random.
-        out: folder to create for the three runs and the report, with a number behind it where that exists.
-        epochs: length of each training.
-        suite: the attacks that the three are judged by: autoattack, apgd, pgd or fast.
+        out: folder to create for the runs and the report, with a number behind it where that exists.
+        epochs: length of each training; today's model gets half as many again, the update a third.
+        suite: the attacks that all are judged by: autoattack, apgd, pgd or fast.
 
     Returns:
-        The runs: standard, fixed, scheduled.
+        The runs: standard, fixed, scheduled, today, updated.
     """
+    folder = on_main(lambda: fresh_path(out))
+    options = Training(epochs=epochs, batch_size=64, learning_rate=LEARNING_RATE)
     with threads(1):
-        folder = on_main(lambda: fresh_path(out))
-        return _three_runs(folder, Training(epochs=epochs, batch_size=64, learning_rate=LEARNING_RATE), suite, seed)
+        first = _made_robust(folder, options, seed)
+        yesterday = first[1]
+        second = _replaced(folder, yesterday, options, seed)
+        runs = [*first, *second]
+        for run in runs:
+            profile(run.address, suite=suite, seed=seed)
+        _compare(yesterday, second)
+        title = "poise quickstart: handwritten digits"
+        report([str(run.path) for run in runs], out=folder / "report.html", title=title)
+    return runs
 
 
-def _three_runs(folder: Path, options: Training, suite: Suite, seed: int) -> list[Run]:
-    standard = finetune(
+def _made_robust(folder: Path, options: Training, seed: int) -> list[Run]:
+    """The first chapter: a standard network, and two robust ones made from it."""
+    common = partial(finetune, data="digits", threat=THREAT, training=options, augmentation="none", seed=seed)
+    standard = common("small", objective=Standard(), schedule=Fixed(), out=folder / "standard")
+    robust = (("fixed", Fixed()), ("scheduled", Hinge()))
+    return [standard, *(common(standard.address, schedule=schedule, out=folder / name) for name, schedule in robust)]
+
+
+def _replaced(folder: Path, yesterday: Run, options: Training, seed: int) -> list[Run]:
+    """The second chapter: a better model, and its congruent update from yesterday's."""
+    today = finetune(
         "small",
         "digits",
         threat=THREAT,
-        objective=Standard(),
         schedule=Fixed(),
-        training=options,
+        training=replace(options, epochs=max(1, 3 * options.epochs // 2)),
         augmentation="none",
-        out=folder / "standard",
+        out=folder / "today",
+        seed=seed + 1,
+    )
+    updated = update(
+        yesterday.address,
+        today.address,
+        "digits",
+        grid=[],
+        training=replace(options, epochs=max(1, options.epochs // 3), learning_rate=UPDATE_RATE),
+        augmentation="none",
+        out=folder / "updated",
         seed=seed,
     )
-    robust = [
-        finetune(
-            standard.address,
-            "digits",
-            threat=THREAT,
-            schedule=schedule,
-            training=options,
-            augmentation="none",
-            out=folder / name,
-            seed=seed,
-        )
-        for name, schedule in (("fixed", Fixed()), ("scheduled", Hinge()))
-    ]
-    runs = [standard, *robust]
-    for run in runs:
-        profile(run.address, suite=suite, seed=seed)
-    report([str(run.path) for run in runs], out=folder / "report.html", title="poise quickstart: handwritten digits")
-    return runs
+    return [today, updated]
+
+
+def _compare(yesterday: Run, candidates: list[Run]) -> None:
+    """What each candidate would lose in yesterday's place, on the test images."""
+    before = yesterday.profile()
+    rows = [Trial(run.path.name, flip_figures(before, run.profile())) for run in candidates]
+    print_trials(rows, f"in place of {yesterday.path.name}: {len(before)} test images, {THREAT}, in %")

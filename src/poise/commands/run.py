@@ -49,9 +49,29 @@ class Run:
         return read_recipe(self.folder.recipe)
 
 
+def recipe_of(address: str) -> dict[str, Any]:
+    """The recipe of a run's address; nothing for other addresses."""
+    kind, _, place = address.partition(":")
+    folder = RunFolder(Path(place))
+    return read_recipe(folder.recipe) if kind == "run" and folder.recipe.is_file() else {}
+
+
+def with_threat_of(address: str, words: list[str]) -> list[str]:
+    """A command line to which a run's recipe adds its threat, so that naming a part of one keeps the others."""
+    threat: dict[str, Any] = recipe_of(address).get("threat", {})
+    if not any(word.startswith("--threat") for word in words):
+        return words
+    return [*(word for name, value in threat.items() for word in (f"--threat.{name}", str(value))), *words]
+
+
+def file_name(address: str) -> str:
+    """An address as the name of a file."""
+    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in address)
+
+
 def fresh_path(wanted: Path) -> Path:
     """The path itself, or with the first free number behind its name: runs/a, runs/a-2; report.html, report-2.html."""
-    ending = wanted.suffix if wanted.suffix in {".html", ".parquet"} else ""
+    ending = wanted.suffix if wanted.suffix in {".html", ".parquet", ".onnx", ".pt2"} else ""
     path, number = wanted, 1
     while path.exists():
         number += 1

@@ -51,15 +51,33 @@ def watching(label: str) -> Iterator[Watch]:
 
 
 def _lines(label: str) -> Watch:
-    spoken = time.monotonic()
+    begun = spoken = time.monotonic()
+    first: float | None = None
 
     def watch(share: float, facts: Mapping[str, str]) -> None:
-        nonlocal spoken
-        if time.monotonic() - spoken >= _LINE_EVERY_SECONDS:
-            spoken = time.monotonic()
-            say(f"{label}: {share:.0%} {_joined(facts)}")
+        nonlocal spoken, first
+        now = time.monotonic()
+        first = share if first is None else first
+        if now - spoken >= _LINE_EVERY_SECONDS:
+            spoken = now
+            left = _left(share - first, 1 - share, now - begun)
+            say(" ".join(filter(None, (f"{label}: {share:.0%}", _joined(facts), left))))
 
     return watch
+
+
+def _left(done: float, undone: float, seconds: float) -> str:
+    """How long the rest takes at the pace so far; nothing while there is no pace.
+
+    Args:
+        done: share of the work done since the start.
+        undone: share still to be done.
+        seconds: since the start.
+    """
+    if done <= 0:
+        return ""
+    minutes = round(seconds * undone / done / 60)
+    return f"left {minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"left {minutes} min"
 
 
 def _joined(facts: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -37,6 +38,24 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for parameter in found:
             parameter.requires_grad_(True)
+
+
+@contextmanager
+def steady(model: nn.Module, wanted: bool = True) -> Iterator[nn.Module]:
+    """Every batch norm in eval mode, so that it goes by its running averages and leaves them alone.
+
+    Args:
+        model: the network; its other modules keep their modes.
+        wanted: with False nothing is changed.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training and wanted]
+    for norm in norms:
+        norm.training = False
+    try:
+        yield model
+    finally:
+        for norm in norms:
+            norm.training = True
 
 
 @contextmanager

@@ -50,16 +50,14 @@ class Brackets:
     def __post_init__(self) -> None:
         if self.mode not in ("bisect", "ascending"):
             raise Misuse(f"a curve is made by 'bisect' or 'ascending'; got {self.mode!r}")
-        if max(self.units, self.points) > _BITS:
-            raise Misuse(
-                f"a suite has at most {_BITS} units and a grid as many points; got {self.units}, {self.points}"
-            )
+        if self.points > _BITS:
+            raise Misuse(f"a grid has at most {_BITS} points; got {self.points}")
         count = len(self.right)
         self.robust_to = np.where(self.right, 0, -1).astype(np.int64)
         self.broken_from = np.where(self.right, self.points, 0).astype(np.int64)
         self.broken_by = np.full(count, _NOWHERE, dtype=np.int64)
         self._probed = np.zeros(count, dtype=np.int64)
-        self._failed = np.zeros(count, dtype=np.int64)
+        self._failed = np.zeros(count, dtype=object)  # Python's integers have a bit for any number of units
         self._failed_at = np.full(count, _NOWHERE, dtype=np.int64)
         self._probes = np.zeros(count, dtype=np.int64)
         self._held = np.ones(count, dtype=np.int64)

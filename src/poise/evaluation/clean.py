@@ -41,13 +41,18 @@ def clean_pass(classifier: Classifier, images: ImageSet, batch_size: int, target
         batch_size: examples per forward pass.
         targets: how many rivals to keep, at most the number of classes minus one.
     """
-    predictions, right, margins, rivals = [], [], [], []
+    count = len(images)
+    predictions, margins = np.empty(count, dtype=np.int64), np.empty(count)
+    right, rivals = np.empty(count, dtype=bool), np.empty((count, targets), dtype=np.int32)
+    done = 0
     with evaluating(classifier):
         for batch in batches(images, batch_size=batch_size, device=classifier.device):
             logits = classifier(batch.images).double()
-            predictions.append(logits.argmax(1))
-            right.append(~misclassified(logits, batch.labels))
-            margins.append(margin(logits, batch.labels))
+            rows = slice(done, done + len(batch))
+            predictions[rows] = logits.argmax(1).cpu()
+            right[rows] = (~misclassified(logits, batch.labels)).cpu()
+            margins[rows] = margin(logits, batch.labels).cpu()
             wrong = logits.scatter(1, batch.labels[:, None], -torch.inf)
-            rivals.append(wrong.topk(targets, dim=1).indices)
-    return Clean(*(torch.cat(parts).cpu().numpy() for parts in (predictions, right, margins, rivals)))
+            rivals[rows] = wrong.topk(targets, dim=1).indices.cpu()
+            done += len(batch)
+    return Clean(predictions, right, margins, rivals)

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import stats
 
 from poise.core.misuse import Misuse
 from poise.evaluation.profile import Profile
 
 CONFIDENCE = 0.95
+
+_STEPS = 8
 
 
 class Estimate(NamedTuple):
@@ -84,7 +86,37 @@ def expected_robustness(profile: Profile) -> Estimate:
 
 def withstood(profile: Profile) -> Float[np.ndarray, " n"]:
     """The part of the epsilon range that each example withstands, by the trapezoid rule; in [0, 1]."""
-    grid = np.asarray(profile.epsilons)
-    if len(grid) == 1:
-        return profile.robust()[:, 0].astype(np.float64)
-    return np.asarray(np.trapezoid(profile.robust().astype(np.float64), grid, axis=1) / grid[-1])
+    return part_of_range(profile.robust(), profile.epsilons)
+
+
+def part_of_range(held: Bool[np.ndarray, "n points"], epsilons: tuple[float, ...]) -> Float[np.ndarray, " n"]:
+    """The part of the epsilon range in which something holds, by the trapezoid rule; in [0, 1].
+
+    Args:
+        held: whether it does for each example at each grid point.
+        epsilons: the grid, from 0 up; one that has no other point stands for the whole range.
+    """
+    if len(epsilons) == 1:
+        return held[:, 0].astype(np.float64)
+    return np.asarray(np.trapezoid(held.astype(np.float64), np.asarray(epsilons), axis=1) / epsilons[-1])
+
+
+def certified_curve(profile: Profile) -> Curve:
+    """Certified accuracy over radius: the share of examples proven right within each distance.
+
+    It lies at or below the accuracy that attacks leave, at every epsilon of the profile's grid. Profiles that were not
+    attacked get eight equal steps up to their largest radius. At 0 it is the share of examples with any radius at all.
+
+    Raises:
+        Misuse: for a profile without a certificate.
+    """
+    if profile.certificate is None:
+        raise Misuse("this profile holds no certificate; make one with poise certify")
+    radii = profile.certificate.radii
+    grid = profile.epsilons if len(profile.epsilons) > 1 else _steps(float(radii.max(initial=0)))
+    held = [int(((radii >= point) & (radii > 0)).sum()) for point in grid]
+    return Curve(grid, tuple(share(count, len(profile)) for count in held))
+
+
+def _steps(largest: float) -> tuple[float, ...]:
+    return tuple(largest * step / _STEPS for step in range(_STEPS + 1)) if largest else (0.0,)

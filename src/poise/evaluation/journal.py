@@ -1,20 +1,30 @@
 """The journal of an evaluation in progress: a line an outcome, so that an interruption has nothing attacked twice.
 
 Brackets are a function of the outcomes in their order, so replaying the lines restores them. A line that was torn by
-the end of a process is dropped, and its item is attacked again, with the same result.
+the end of a process is dropped, and its item is attacked again, with the same result. Each process has a file of its
+own, and an example may move to another process when work is taken up again; a line with the number of the session, the
+how-manyth taking up it was, keeps the order of its outcomes across files.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
+from weakref import finalize
 
+from poise.core.files import digest_words
 from poise.core.misuse import Misuse
 from poise.evaluation.brackets import Work
+from poise.evaluation.image_journal import image_journals
 from poise.evaluation.profile import Header
+
+_CLOSED = -1
 
 
 class Event(NamedTuple):
@@ -37,64 +47,137 @@ class Journal:
     Args:
         path: the profile's path; journals stand beside it.
         header: what is being measured; a journal of anything else is refused.
+        count: number of examples.
+        units: number of units of the suite.
         rank: number of this process, which writes a file of its own.
+        also: what else an interrupted examination must be resumed with, by name.
     """
 
-    def __init__(self, path: Path, header: Header, rank: int = 0) -> None:
-        self._path, self._header = path, json.loads(json.dumps(asdict(header)))
+    def __init__(
+        self,
+        path: Path,
+        header: Header,
+        count: int,
+        units: int,
+        rank: int = 0,
+        also: Mapping[str, str | bool] | None = None,
+    ) -> None:
+        self._path, self._header = path, json.loads(json.dumps({**asdict(header), **(also or {})}))
+        self._sizes = count, units, len(header.epsilons)
         self._own = path.with_name(f"{path.name}.journal.{rank}")
+        self._session = 0
+        self._handle = _CLOSED
+
+    @property
+    def mark(self) -> str:
+        """A digest of what is being measured: 32 hexadecimal digits."""
+        return digest_words([json.dumps(self._header)])
 
     def replay(self) -> Iterator[Event]:
-        """The outcomes so far, each example's in their order; torn lines are cut off this process's file.
+        """The outcomes so far, each example's in their order; a torn last line is left out.
 
         Raises:
-            Misuse: for a journal of another model, data set, threat or suite, which names the file and what differs.
+            Misuse: for a journal of another model, data set, threat or suite, which names the file and what differs,
+                and for lines that no journal has, which are named.
         """
-        for file in _files(self._path):
-            lines = file.read_bytes().split(b"\n")
-            whole = [line for line in lines[:-1] if line]
-            if not whole:
-                continue
-            self._check(file, whole[0])
-            for line in whole[1:]:
-                row, unit, point, found = json.loads(line)
-                yield Event(row, Work(unit, point), found)
+        for _, event in heapq.merge(*map(self._outcomes, _files(self._path)), key=itemgetter(0)):
+            yield event
 
     def open(self) -> None:
-        """Make this process's file ready to be appended to."""
+        """Make this process's file ready for a new session: a torn line at its end is cut off, in one step."""
         self._own.parent.mkdir(parents=True, exist_ok=True)
-        kept = self._own.read_bytes() if self._own.exists() else b""
-        kept = kept[: kept.rfind(b"\n") + 1] or json.dumps(self._header).encode() + b"\n"
-        self._own.write_bytes(kept)
+        self._handle = os.open(self._own, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        finalize(self, os.close, self._handle)
+        os.truncate(self._handle, whole := _end_of_lines(self._own))
+        begin = "" if whole else json.dumps(self._header) + "\n"
+        self._append(f"{begin}[{self._session + 1}]\n")
 
     def write(self, events: list[Event]) -> None:
         """Append outcomes; they survive the end of the process at any instant from when this returns."""
-        text = "".join(f"[{e.row},{e.work.unit},{e.work.point},{json.dumps(e.point)}]\n" for e in events)
-        with self._own.open("ab", buffering=0) as handle:
-            handle.write(text.encode())
+        self._append("".join(f"[{e.row},{e.work.unit},{e.work.point},{json.dumps(e.point)}]\n" for e in events))
+
+    def _append(self, text: str) -> None:
+        left = text.encode()
+        while left:
+            left = left[os.write(self._handle, left) :]
 
     def _check(self, file: Path, line: bytes) -> None:
         try:
             found = json.loads(line)
-            different = next((name for name, value in self._header.items() if found[name] != value), None)
-        except (ValueError, KeyError, TypeError) as error:
-            raise Misuse(f"{file} is no journal of a profile; move it away or write elsewhere with --out") from error
+            foreign = not isinstance(found, dict) or "epsilons" not in found
+        except ValueError:
+            foreign = True
+        if foreign:
+            raise Misuse(f"{file} is no journal of a profile; move it away or write elsewhere with --out")
+        different = next((name for name, value in self._header.items() if found.get(name) != value), None)
         if different is not None:
             raise Misuse(
-                f"{file} was begun with another {different.replace('_', ' ')} ({found[different]}, now "
+                f"{file} was begun with another {different.replace('_', ' ')} ({found.get(different)}, now "
                 f"{self._header[different]}); go on as it was begun, or move it away, or write elsewhere with --out"
             )
 
+    def _outcomes(self, file: Path) -> Iterator[tuple[int, Event]]:
+        """What a file holds, each outcome with the session in which it was written, which never falls."""
+        session = 0
+        with file.open("rb") as handle:
+            for number, line in enumerate(handle, start=1):
+                if not line.endswith(b"\n"):
+                    break
+                if number == 1:
+                    self._check(file, line)
+                    continue
+                match self._read(line):
+                    case Event() as event:
+                        yield session, event
+                    case int(later) if later > session:
+                        session = later
+                        self._session = max(self._session, session)
+                    case _:
+                        raise Misuse(f"{file} is damaged in line {number}; move it away or write elsewhere with --out")
+
+    def _read(self, line: bytes) -> Event | int | None:
+        """An outcome or the number of a session; None for what is neither."""
+        count, units, points = self._sizes
+        try:
+            found = json.loads(line)
+        except ValueError:
+            return None
+        match found:
+            case [int(session)]:
+                return session
+            case [int(row), int(unit), int(point), None | int() as within] if not _flagged(found):
+                possible = 0 <= row < count and 0 <= unit < units and 1 <= point < points
+                return Event(row, Work(unit, point), within) if possible and _lies(within, point) else None
+        return None
+
+
+def _flagged(values: list[object]) -> bool:
+    """Whether any is true or false, which Python counts as numbers."""
+    return any(isinstance(value, bool) for value in values)
+
+
+def _lies(within: int | None, point: int) -> bool:
+    return within is None or 1 <= within <= point
+
 
 def remove_journals(path: Path) -> None:
-    """Remove the journals of a profile that is whole.
+    """Remove the journals of a profile that is whole, and those of its images.
 
     Args:
         path: the profile.
     """
-    for file in _files(path):
+    for file in (*_files(path), *image_journals(path)):
         file.unlink(missing_ok=True)
 
 
 def _files(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.name}.journal.*"))
+
+
+def _end_of_lines(path: Path) -> int:
+    """Where the last whole line of a file ends."""
+    end = 0
+    with path.open("rb") as handle:
+        for line in handle:
+            end += len(line) if line.endswith(b"\n") else 0
+    return end

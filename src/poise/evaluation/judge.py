@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from poise.attacks.pool import Item, Outcome, Pool
 from poise.attacks.search import Search
-from poise.attacks.suites import MOST_TARGETS, SUITES, Suite, Unit, units
+from poise.attacks.suites import MOST_TARGETS, SUITES, Suite, Unit, adaptive, units
 from poise.core.batch import Batch
 from poise.core.losses import misclassified
 from poise.core.misuse import Misuse, suggestion
@@ -32,11 +32,16 @@ from poise.data import ImageSet
 from poise.evaluation.brackets import Brackets, Mode, Work
 from poise.evaluation.clean import Clean, clean_pass
 from poise.evaluation.grid import epsilon_grid
-from poise.evaluation.journal import Event, Journal
+from poise.evaluation.journal import Event
+from poise.evaluation.notes import Note, Notes
 from poise.evaluation.profile import Header, Profile
+from poise.evaluation.standing import Standing
+from poise.evaluation.surrogate_brackets import SurrogateBrackets
+from poise.evaluation.waiting import Waiting
 from poise.models import Classifier
 
 _ROUNDING = 1e-6
+_AHEAD = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +56,7 @@ class Examination:
         seed: decides everything random.
         batch_size: examples in work at a time; it changes the speed and not the verdicts.
         proposing: precision of the forward passes that propose adversarial images; fp32 ones decide.
+        adaptive: repeat every search that follows gradients through the model's surrogate outputs, where it has some.
     """
 
     threat: Threat
@@ -60,6 +66,7 @@ class Examination:
     seed: int = 0
     batch_size: int = 128
     proposing: Precision = "fp32"
+    adaptive: bool = True
 
     def __post_init__(self) -> None:
         if self.suite not in SUITES:
@@ -80,6 +87,8 @@ def examine(
     model_address: str,
     split: str = "",
     journal: Path | None = None,
+    keep_adversarials: bool = False,
+    whole: ImageSet | None = None,
     watch: Watch = unwatched,
 ) -> Profile:
     """Verdicts on every image at every grid point.
@@ -95,25 +104,29 @@ def examine(
         model_address: how the profile names the model.
         split: how the profile names the part of the data set.
         journal: path of the profile in making; outcomes are kept beside it and taken up again after an interruption.
+        keep_adversarials: keep the image behind each verdict, in a file beside the profile; needs a journal.
+        whole: the set of which these images are a part; the profile names its digest. By default they are all.
         watch: told of progress as examples are settled.
 
     Raises:
         Misuse: for images of other classes than the model's, and for a journal of another examination.
     """
-    header = _header(classifier, images, examination, model_address, split)
+    if keep_adversarials and journal is None:
+        raise Misuse("adversarial images are kept beside a profile; say by journal= where it will stand")
+    header = _header(classifier, images, examination, model_address, split, images if whole is None else whole)
     process = PartialState()
-    with_journal = Journal(journal, header, process.process_index) if journal else None
     work = _Examining(classifier, images, examination, header)
-    if with_journal:
-        for event in with_journal.replay():
+    notes = None
+    if journal:
+        keeper = (classifier, work.fetch) if keep_adversarials else None
+        notes = Notes(journal, header, images, len(work.units), rank=process.process_index, keep=keeper)
+        for event in notes.earlier():
             work.settle(event)
-        with_journal.open()
     rows = range(process.process_index, len(images), process.num_processes)
-    for events in work.attack(rows):
-        if with_journal:
-            with_journal.write(events)
-        watch(*work.progress(rows))
-    return work.gathered(rows)
+    for progress in work.attack(rows, notes.write if notes else None):
+        watch(*progress)
+    profile = work.gathered(rows)
+    return notes.finished(profile) if notes and process.is_main_process else profile
 
 
 class _Examining:
@@ -123,10 +136,12 @@ class _Examining:
         self.classifier, self.images, self.header = classifier, images, header
         self.device, self.dtype = classifier.device, classifier.dtype
         stream = Stream.seeded(examination.seed).fold("evaluation")
-        self.units: tuple[Unit, ...] = units(examination.suite, header.norm, len(header.classes), stream)
+        self.surrogates = classifier.surrogates() if examination.adaptive else {}
+        suite = units(examination.suite, header.norm, len(header.classes), stream)
+        self.units: tuple[Unit, ...] = adaptive(suite, tuple(self.surrogates))
         rivals = min(MOST_TARGETS, len(header.classes) - 1)
         self.clean: Clean = clean_pass(classifier, images, examination.batch_size, rivals)
-        self.brackets = Brackets(self.clean.right, len(header.epsilons), len(self.units), examination.mode)
+        self.brackets = self._brackets(len(suite), examination.mode)
         self.pool = Pool(
             model=classifier,
             fetch=self.fetch,
@@ -134,6 +149,12 @@ class _Examining:
             proposing=examination.proposing,
             look_every=1 if self.device.type == "cpu" else 4,
         )
+
+    def _brackets(self, own: int, mode: Mode) -> Brackets:
+        right, points = self.clean.right, len(self.header.epsilons)
+        if not self.surrogates:
+            return Brackets(right, points, own, mode)
+        return SurrogateBrackets(right, points, own, len(self.units), mode)
 
     def fetch(self, rows: Int[Tensor, " m"]) -> Batch:
         """Examples by row; in float64 where the model is."""
@@ -148,31 +169,47 @@ class _Examining:
         else:
             self.brackets.break_at(event.row, event.work, event.point)
 
-    def attack(self, rows: range) -> Iterator[list[Event]]:
-        """Run whatever is left to try on these rows, search by search; yields outcomes that are already settled."""
-        queues: dict[int, deque[Item]] = defaultdict(deque)
-        for row in rows:
-            self._enqueue(row, queues)
-        with self.pool.open():
-            while any(queues.values()):
-                stage = min(number for number, queue in queues.items() if queue)
-                search = self.units[stage].search
-                for outcomes in self.pool.run(search, queues[stage]):
-                    events = self._events(search, outcomes)
-                    for event in events:
-                        self.settle(event)
-                        self._enqueue(event.row, queues)
-                    yield events
+    def attack(self, rows: range, note: Note | None = None) -> Iterator[tuple[float, dict[str, str]]]:
+        """Run whatever is left to try on these rows, search by search, and tell how far it has come.
 
-    def _enqueue(self, row: int, queues: dict[int, deque[Item]]) -> None:
-        """Queue what is to be tried next on an example, under the first unit that shares its search."""
+        Args:
+            rows: the examples.
+            note: given outcomes, with the images that were found, before anything else is made of them.
+        """
+        waiting, standing = Waiting(len(self.images), len(self.units)), Standing(self.brackets, rows)
+        for row in rows:
+            self._enqueue(row, waiting)
+        with self.pool.open():
+            while (stage := waiting.first()) is not None:
+                search, queue = self.units[stage].search, deque[Item]()
+                self._refill(queue, waiting, stage)
+                for outcomes in self.pool.run(search, queue, self.surrogates.get(self.units[stage].through)):
+                    events = self._events(search, outcomes)
+                    if note:
+                        note(events, outcomes)
+                    for event in events:
+                        before = standing.bracket(event.row)
+                        self.settle(event)
+                        standing.changed(event.row, before)
+                        self._enqueue(event.row, waiting)
+                    self._refill(queue, waiting, stage)
+                    yield standing.told()
+
+    def _enqueue(self, row: int, waiting: Waiting) -> None:
+        """Let an example wait for what is to be tried next on it, under the first unit that shares its search."""
         work = self.brackets.next(row)
-        if work is None:
-            return
-        unit = self.units[work.unit]
-        stage = next(number for number, other in enumerate(self.units) if other.search is unit.search)
-        target = int(self.clean.rivals[row, unit.rank])
-        queues[stage].append(Item(row, self.header.epsilons[work.point], target, unit.restart, work))
+        if work is not None:
+            search = self.units[work.unit].search
+            waiting.put(row, next(number for number, unit in enumerate(self.units) if unit.search is search))
+
+    def _refill(self, queue: deque[Item], waiting: Waiting, stage: int) -> None:
+        """Keep some items ready for the pool; all of a large set at once would fill the memory."""
+        for row in waiting.take(stage, _AHEAD - len(queue)).tolist():
+            work = self.brackets.next(row)
+            assert work is not None  # noqa: S101 - it waits
+            unit = self.units[work.unit]
+            target = int(self.clean.rivals[row, unit.rank])
+            queue.append(Item(row, self.header.epsilons[work.point], target, unit.restart, work))
 
     def _events(self, search: Search, outcomes: list[Outcome]) -> list[Event]:
         found = [outcome for outcome in outcomes if outcome.image is not None]
@@ -198,13 +235,6 @@ class _Examining:
             best = torch.where(holds, point, best)
         return [int(point) for point in best.tolist()]
 
-    def progress(self, rows: range) -> tuple[float, dict[str, str]]:
-        """The share of settled examples, and what is certain of robust accuracy at the largest epsilon."""
-        low, high = self.brackets.robust_to[rows.start :: rows.step], self.brackets.broken_from[rows.start :: rows.step]
-        top, settled = len(self.header.epsilons) - 1, int((low + 1 == high).sum())
-        sure, possible = (low >= top).mean(), (high > top).mean()
-        return settled / len(low), {"settled": f"{settled}/{len(low)}", "robust": f"{sure:.1%}..{possible:.1%}"}
-
     def gathered(self, rows: range) -> Profile:
         """The profile of all examples, joined from all processes."""
         chosen = np.asarray(rows, dtype=np.int64)
@@ -226,7 +256,7 @@ class _Examining:
 
     def _breaker(self, row: int) -> str:
         by = int(self.brackets.broken_by[row])
-        return self.units[by].search.name if by >= 0 else "clean" if self.brackets.broken_from[row] == 0 else ""
+        return self.units[by].name if by >= 0 else "clean" if self.brackets.broken_from[row] == 0 else ""
 
 
 def _work(item: Item) -> Work:
@@ -234,7 +264,9 @@ def _work(item: Item) -> Work:
     return item.tag
 
 
-def _header(classifier: Classifier, images: ImageSet, examination: Examination, address: str, split: str) -> Header:
+def _header(
+    classifier: Classifier, images: ImageSet, examination: Examination, address: str, split: str, whole: ImageSet
+) -> Header:
     if tuple(images.classes) != classifier.classes:
         raise Misuse(
             f"the model tells {len(classifier.classes)} classes apart ({', '.join(classifier.classes[:3])}, ...), "
@@ -249,7 +281,7 @@ def _header(classifier: Classifier, images: ImageSet, examination: Examination, 
         seed=examination.seed,
         model=classifier.digest(),
         model_address=address,
-        data=images.digest(),
+        data=whole.digest(),
         data_address=images.address,
         split=split,
         classes=tuple(images.classes),
@@ -257,4 +289,6 @@ def _header(classifier: Classifier, images: ImageSet, examination: Examination, 
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in ("poise", "torch", "timm")},
         },
+        whole=len(whole),
+        surrogates=tuple(classifier.surrogates()) if examination.adaptive else (),
     )

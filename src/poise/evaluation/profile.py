@@ -9,12 +9,14 @@ from jaxtyping import Bool, Float, Int
 
 from poise.core.misuse import Misuse
 from poise.core.threat import Norm
+from poise.evaluation.adversarials import Kept
+from poise.evaluation.certificates.certificate import Certificate
 from poise.evaluation.soundness.finding import Finding
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a profile was measured on and with; two profiles with the same header hold the same verdicts.
+    """What a profile was measured on and with; two profiles with the same header agree on the examples of both.
 
     Args:
         norm: norm of the threat model.
@@ -25,11 +27,13 @@ class Header:
         seed: seed of all attacks.
         model: digest of the model's weights and blueprint.
         model_address: where the model was found.
-        data: digest of the data set.
+        data: digest of the data set, the whole of it where the profile is of a part.
         data_address: where the data were found.
         split: which part of them: train, validation or test.
         classes: class names in the order of the labels.
         versions: versions of poise and of the libraries that decide about numbers.
+        whole: number of examples of the data set; a profile of fewer is a part. None in files that do not say.
+        surrogates: further outputs of the model through which every gradient search was repeated.
     """
 
     norm: Norm
@@ -45,6 +49,8 @@ class Header:
     split: str
     classes: tuple[str, ...]
     versions: dict[str, str]
+    whole: int | None = None
+    surrogates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ascending = all(low < high for low, high in zip(self.epsilons, self.epsilons[1:], strict=False))
@@ -69,6 +75,11 @@ class Profile:
         broken_from: index of the smallest grid point with a known adversarial image; the grid's length for none.
         broken_by: the attack that found it; "" for none and "clean" where the clean image is wrong.
         findings: what the soundness checks found; empty where none ran.
+        adversarials: which file holds the adversarial images behind the verdicts; None where they were not kept.
+        certificate: a proven radius for each example, in the header's norm; None where nothing was certified.
+
+    Raises:
+        Misuse: for a certificate of other examples or in another norm.
     """
 
     header: Header
@@ -80,6 +91,17 @@ class Profile:
     broken_from: Int[np.ndarray, " n"]
     broken_by: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
+    adversarials: Kept | None = None
+    certificate: Certificate | None = None
+
+    def __post_init__(self) -> None:
+        if self.certificate is None:
+            return
+        if (len(self.certificate.radii), self.certificate.norm) != (len(self.ids), self.header.norm):
+            raise Misuse(
+                f"a profile of {len(self.ids)} images in {self.header.norm} holds a certificate of as many in this "
+                f"norm; got {len(self.certificate.radii)} in {self.certificate.norm}"
+            )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -88,6 +110,11 @@ class Profile:
     def epsilons(self) -> tuple[float, ...]:
         """The grid."""
         return self.header.epsilons
+
+    @property
+    def partial(self) -> bool:
+        """Whether these are only some of the data set's examples."""
+        return self.header.whole is not None and len(self) < self.header.whole
 
     @property
     def unsettled(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from poise.core.misuse import Misuse
 
@@ -24,6 +25,7 @@ class Blueprint:
         std: what images are then divided by, above 0, as many values as `mean`.
         size: height and width to which images are resized inside, or None to leave them as they are.
         options: further constructor arguments of the network.
+        parts: blueprints of the classifiers that the network is made of, by their role in it.
 
     Raises:
         Misuse: for values outside what is said above.
@@ -36,6 +38,7 @@ class Blueprint:
     std: tuple[float, ...] = (1.0,)
     size: tuple[int, int] | None = None
     options: Mapping[str, Option] = field(default_factory=dict)
+    parts: Mapping[str, Blueprint] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -64,12 +67,19 @@ class Blueprint:
         return self.address.partition(":")[0]
 
     def with_classes(self, classes: Sequence[str]) -> Blueprint:
-        """The same blueprint for other classes."""
-        return replace(self, classes=tuple(classes))
+        """The same blueprint for other classes, in all its parts."""
+        parts = {role: part.with_classes(classes) for role, part in self.parts.items()}
+        return replace(self, classes=tuple(classes), parts=parts)
 
     def to_json(self) -> str:
         """The blueprint as one JSON object with sorted keys: equal blueprints give equal text."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(self._plain(), sort_keys=True)
+
+    def _plain(self) -> dict[str, Any]:
+        plain = asdict(self)
+        parts = {role: part._plain() for role, part in self.parts.items()}  # noqa: SLF001
+        del plain["parts"]
+        return plain | ({"parts": parts} if parts else {})
 
     @classmethod
     def from_json(cls, text: str) -> Blueprint:
@@ -88,6 +98,7 @@ class Blueprint:
                 std=tuple(float(value) for value in found.pop("std")),
                 size=_size(found.pop("size")),
                 options=dict(found.pop("options")),
+                parts={role: cls.from_json(json.dumps(part)) for role, part in found.pop("parts", {}).items()},
                 **found,
             )
         except KeyError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from jaxtyping import Float
@@ -57,10 +57,21 @@ class Classifier(nn.Module):
         Args:
             images: values in [0, 1].
         """
-        dtype = self.dtype
-        normalised = (images.to(dtype) - self.mean.to(dtype)) / self.std.to(dtype)
-        logits: Tensor = self.network(_resized(normalised, self.size))
+        logits: Tensor = self.network(self.prepared(images))
         return logits
+
+    def prepared(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *inner"]:
+        """What the network gets to see of images in [0, 1]: normalised and resized."""
+        dtype = self.dtype
+        return _resized((images.to(dtype) - self.mean.to(dtype)) / self.std.to(dtype), self.size)
+
+    def surrogates(self) -> Mapping[str, nn.Module]:
+        """Further modules from images to logits through which this classifier must be attacked as well, by name.
+
+        Empty where its own gradients tell all there is to know. Attacks follow the surrogate's gradient; whether they
+        succeeded, this classifier alone decides.
+        """
+        return {}
 
     @property
     def device(self) -> torch.device:
@@ -86,6 +97,12 @@ class Classifier(nn.Module):
 
     def _head_ids(self) -> set[int]:
         return {id(parameter) for module in head_modules(self.network) for parameter in module.parameters()}
+
+
+def classifier_around(network: nn.Module, blueprint: Blueprint, notes: tuple[str, ...] = ()) -> Classifier:
+    """The classifier of a network: of the class that the network names as its `face`, an ordinary one by default."""
+    face: type[Classifier] = getattr(network, "face", Classifier)
+    return face(network, blueprint, notes)
 
 
 def _resized(images: Tensor, size: tuple[int, int] | None) -> Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 from poise.core.misuse import Misuse
 from poise.models.blueprint import Blueprint, Option
 from poise.models.checkpoints import Checkpoint
-from poise.models.classifier import Classifier
+from poise.models.classifier import Classifier, classifier_around
 from poise.models.heads import replace_head
 
 
@@ -96,4 +96,4 @@ def with_wanted_head(network: nn.Module, found: int, request: Request, blueprint
     if found != wanted:
         replace_head(network, wanted, request.address)
         notes += (f"head replaced: {found} classes in {request.origin}, {wanted} here",)
-    return Classifier(network, blueprint, notes)
+    return classifier_around(network, blueprint, notes)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from poise.core.misuse import Misuse
 from poise.models.checkpoints import lay_over
-from poise.models.classifier import Classifier
+from poise.models.classifier import Classifier, classifier_around
 from poise.models.request import Request, with_wanted_head
 from poise.models.saving import load_model, read_blueprint, rebuilt
 
@@ -38,7 +38,7 @@ def _loaded(request: Request, folder: Path) -> Classifier:
     network = rebuilt(blueprint, folder)
     if request.checkpoint is not None:
         lay_over(network, request.checkpoint.fitted(network.state_dict()), request.checkpoint.path)
-    return Classifier(network, blueprint)
+    return classifier_around(network, blueprint)
 
 
 def _check_shape(request: Request, own: tuple[int, ...]) -> None:

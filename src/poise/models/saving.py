@@ -16,18 +16,32 @@ from poise.core.files import write_text, written_whole
 from poise.core.misuse import Misuse
 from poise.models.blueprint import Blueprint
 from poise.models.checkpoints import lay_over, read_safetensors
-from poise.models.classifier import Classifier
+from poise.models.classifier import Classifier, classifier_around
+from poise.models.mixing.neighbours import rebuild_neighbours
+from poise.models.mixing.rebuilding import rebuild_mixed
 from poise.models.own import rebuild_own
+from poise.models.smoothed import rebuild_smoothed
 from poise.models.timm_source import rebuild_timm
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
+FOREIGN = ("python", "robustbench")
+"""Kinds of addresses whose networks only other people's code can build."""
 
 _REBUILD: dict[str, Callable[[Blueprint], nn.Module]] = {
     "timm": rebuild_timm,
     "small": rebuild_own,
     "resnet18": rebuild_own,
+    "lipschitz": rebuild_own,
+    "neighbours": rebuild_neighbours,
+    "mixed": lambda blueprint: rebuild_mixed(blueprint, _network),
+    "smoothed": lambda blueprint: rebuild_smoothed(blueprint, _network),
 }
+
+
+def _network(blueprint: Blueprint) -> nn.Module:
+    """The bare network of a blueprint, or of a part of one, its weights still to come."""
+    return _REBUILD[blueprint.kind](blueprint)
 
 
 def save_model(classifier: Classifier, folder: str | Path) -> None:
@@ -67,7 +81,7 @@ def load_model(folder: str | Path) -> Classifier:
         raise Misuse(f"{folder} holds no {WEIGHTS}")
     tensors = read_safetensors(folder / WEIGHTS)
     network = rebuilt(blueprint, folder)
-    classifier = Classifier(network, blueprint, tuple(map(str, description.get("notes", ()))))
+    classifier = classifier_around(network, blueprint, tuple(map(str, description.get("notes", ()))))
     classifier.to(_floating(tensors))
     lay_over(network, tensors, folder / WEIGHTS)
     if classifier.digest() != description.get("digest"):
@@ -96,20 +110,26 @@ def rebuilt(blueprint: Blueprint, folder: Path) -> nn.Module:
     Raises:
         Misuse: for a network that cannot be rebuilt, with what can be done instead.
     """
-    if blueprint.kind in {"python", "robustbench"}:
+    if blueprint.kind in FOREIGN:
         raise Misuse(
             f"the network in {folder} is built by code of {blueprint.address}, which a run folder never executes; "
             f"where you trust it, say so: --model {blueprint.address} --weights {folder / WEIGHTS}"
         )
-    if blueprint.kind not in _REBUILD:
-        raise Misuse(f"{folder / DESCRIPTION} names an architecture unknown here: {blueprint.address!r}")
+    _refuse_unknown(blueprint, folder)
     try:
-        return _REBUILD[blueprint.kind](blueprint)
-    except Misuse as error:
+        return _network(blueprint)
+    except (KeyError, ValueError) as error:
         written = _description(folder).get("versions", {})
         raise Misuse(
             f"{folder / DESCRIPTION} cannot be rebuilt here: {error} (it was written with {written})"
         ) from None
+
+
+def _refuse_unknown(blueprint: Blueprint, folder: Path) -> None:
+    if blueprint.kind not in _REBUILD:
+        raise Misuse(f"{folder / DESCRIPTION} names an architecture unknown here: {blueprint.address!r}")
+    for part in blueprint.parts.values():
+        _refuse_unknown(part, folder)
 
 
 def _description(folder: Path) -> Mapping[str, Any]:

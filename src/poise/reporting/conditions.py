@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from poise.core.files import digest_words
 from poise.core.misuse import Misuse
 from poise.core.threat import Epsilon, Norm
 from poise.evaluation import Profile
@@ -23,6 +24,7 @@ class Conditions:
         data: digest of the images.
         images: how many images.
         data_address: where the images were found; the same images may have several addresses.
+        whole: how many images the data set has where these are a part of it.
     """
 
     norm: Norm
@@ -31,6 +33,7 @@ class Conditions:
     data: str
     images: int
     data_address: str = field(compare=False)
+    whole: int | None = field(compare=False, default=None)
 
     @classmethod
     def of(cls, profile: Profile) -> Conditions:
@@ -40,9 +43,10 @@ class Conditions:
             norm=header.norm,
             epsilons=header.epsilons,
             suite=header.suite,
-            data=header.data,
+            data=digest_words([header.data, *profile.ids]) if profile.partial else header.data,
             images=len(profile),
             data_address=header.data_address,
+            whole=header.whole if profile.partial else None,
         )
 
     @property
@@ -62,7 +66,8 @@ class Conditions:
 
     def __str__(self) -> str:
         suite = f", suite {self.suite}" if self.attacked else ""
-        return f"{self.threat}{suite}, {self.images} images of {self.data_address}"
+        part = "" if self.whole is None else f"a part, {self.images} of "
+        return f"{self.threat}{suite}, {part}{self.whole or self.images} images of {self.data_address}"
 
 
 @dataclass(frozen=True)

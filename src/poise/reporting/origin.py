@@ -27,9 +27,10 @@ def origin(subject: Subject, style: Style) -> str:
 def origin_facts(profile: Profile) -> dict[str, str]:
     """What a profile says about where it comes from, as terms and plain text."""
     header = profile.header
+    count = f"a part, {len(profile)} of {header.whole}" if profile.partial else str(len(profile))
     return {
         "model": f"{header.model_address}, digest {header.model}",
-        "data": f"{header.data_address}, {header.split or 'all'}: {len(profile)} images, digest {header.data}",
+        "data": f"{header.data_address}, {header.split or 'all'}: {count} images, digest {header.data}",
         "classes": _classes(header),
         "threat": f"{header.norm}, epsilon {', '.join(str(Epsilon(point)) for point in header.epsilons)}",
         "attacks": f"suite {header.suite}, by {header.mode} in {header.proposing}, seed {header.seed}",

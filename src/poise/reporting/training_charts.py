@@ -14,11 +14,12 @@ _TITLES = {
     "train/accuracy": "Accuracy on the training batches",
     "validation/clean": "Clean accuracy on the validation images",
     "validation/robust": "Robust accuracy on the validation images",
+    "validation/union_flips": "Lost against the old model on the validation images",
     "learning_rate": "Learning rate",
 }
 """The known figures, in the order in which they are shown; others follow under their own names."""
 
-_SHARES = {"accuracy", "clean", "robust", "expected"}
+_SHARES = {"accuracy", "clean", "robust", "expected", "flips", "clean_flips", "robust_flips", "union_flips"}
 _NOT_DRAWN = {"epoch", "seconds"}
 
 

@@ -29,8 +29,8 @@ class Position:
         seconds: time spent on the epoch so far.
         task: digest of what the training started from; a checkpoint of another is refused.
         scaler: state of the loss scaling in fp16.
-        micro_batch: most images at a time in each process that were found to fit; None for all of a batch.
         schedule: what the schedule remembers; None before it began.
+        micro_batch: most images at a time in each process that were found to fit; None for all of a batch.
     """
 
     epoch: int = 0
@@ -39,8 +39,8 @@ class Position:
     seconds: float = 0.0
     task: str = ""
     scaler: dict[str, float] | None = None
-    micro_batch: int | None = None
     schedule: dict[str, float | None] | None = None
+    micro_batch: int | None = None
 
 
 def save_checkpoint(

@@ -19,7 +19,7 @@ from poise.training.options import Training
 from poise.training.transfer import Transfer, Whole
 
 Validate = Callable[[Classifier, float], Mapping[str, float]]
-"""Measures a classifier after an epoch, in every process, given the epsilon that the epoch ended with; its figures
+"""Measures a classifier after an epoch, in every process, given the epsilon that the epoch ended with. Its figures
 stand in the epoch's row under "validation/", and schedules that listen hear them."""
 
 Noted = Callable[[Mapping[str, float]], None]

@@ -16,6 +16,8 @@ from poise.core.streams import Stream
 from poise.core.threat import Threat
 from poise.data import ImageSet
 from poise.evaluation.profile import Profile
+from poise.evaluation.soundness.adaptive import Adaptive
+from poise.evaluation.soundness.certified import CertifiedBroken
 from poise.evaluation.soundness.check import Check, ProfileCheck, Subject
 from poise.evaluation.soundness.convergence import Convergence
 from poise.evaluation.soundness.examined import SAMPLE, STEPS, Examined
@@ -44,13 +46,16 @@ MODEL_CHECKS: tuple[Check[Subject], ...] = (
 )
 """Checks of a model before any attack."""
 
-PROFILE_CHECKS: tuple[ProfileCheck, ...] = (Monotone(), BlackBox())
+PROFILE_CHECKS: tuple[ProfileCheck, ...] = (Monotone(), BlackBox(), CertifiedBroken())
 """Checks that are arithmetic on a finished profile."""
+
+COMPLETENESS_CHECKS: tuple[Check[Examined], ...] = (Adaptive(),)
+"""Checks that set a finished profile beside what its model offers."""
 
 RETRIAL_CHECKS: tuple[RetrialCheck, ...] = (Vanishing(), SingleStep(), MoreBudget(), Convergence(), Planted())
 """Checks that attack a sample of a finished profile again."""
 
-_ALL: tuple[Check[Any], ...] = (*MODEL_CHECKS, *PROFILE_CHECKS, *RETRIAL_CHECKS)
+_ALL: tuple[Check[Any], ...] = (*MODEL_CHECKS, *PROFILE_CHECKS, *COMPLETENESS_CHECKS, *RETRIAL_CHECKS)
 
 CHECKS: Mapping[str, str] = MappingProxyType({check.name: check.meaning for check in _ALL})
 """The name of every check, and what its finding means in one line."""
@@ -98,6 +103,7 @@ def inspect_profile(
     """
     examined = Examined(profile=profile, model=classifier, images=images, sample=sample, steps=steps)
     arithmetic = tuple(check.inspect(profile) for check in PROFILE_CHECKS)
+    arithmetic += tuple(check.inspect(examined) for check in COMPLETENESS_CHECKS)
     if not _differentiable(examined):
         unseen = "not attacked again, as the model gives no gradient: see gradient-graph"
         return arithmetic + tuple(check.finding("note", unseen) for check in RETRIAL_CHECKS)

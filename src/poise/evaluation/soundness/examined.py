@@ -19,6 +19,7 @@ from poise.core.streams import Stream
 from poise.core.threat import Norm, Threat
 from poise.data import ImageSet
 from poise.evaluation.profile import Profile
+from poise.evaluation.soundness.probing import outputs_of
 
 SAMPLE = 64
 """Examples that a check attacks anew, all at once."""
@@ -97,9 +98,14 @@ class Examined:
         return Batch(images.images(chosen).to(dtype), images.labels[chosen], images.keys[chosen]).to(weight.device)
 
     def falls(self, batch: Batch, epsilon: float, purpose: str, *, steps: int, loss: LossKind = "ce") -> Tensor:
-        """Which examples a fresh run of APGD fools; bool, one per example."""
+        """Which examples a fresh run of APGD fools, on the model or through a surrogate; bool, one per example."""
         search = APGD(norm=self.norm, stream=self.stream(purpose), loss_kind=loss, steps=steps)
-        return run_search(search, self.model, problem(batch, epsilon))[1]
+        fallen = run_search(search, self.model, problem(batch, epsilon))[1]
+        for through in outputs_of(self.model).values():
+            left = (~fallen).nonzero()[:, 0]
+            if len(left):
+                fallen[left] = run_search(search, self.model, problem(batch.select(left), epsilon), through)[1]
+        return fallen
 
 
 def problem(batch: Batch, epsilon: float) -> Problem:

@@ -7,13 +7,13 @@ from types import MappingProxyType
 
 import torch
 from jaxtyping import Bool
-from torch import Tensor
+from torch import Tensor, nn
 
 from poise.attacks.attack import Loss
 from poise.core.losses import cross_entropy, margin
 from poise.evaluation.soundness.check import ModelCheck, Subject
 from poise.evaluation.soundness.finding import Finding
-from poise.evaluation.soundness.probing import NoGradient, image_gradients, logits, neighbours
+from poise.evaluation.soundness.probing import NoGradient, image_gradients, logits, neighbours, outputs_of
 
 LOSSES: Mapping[str, Loss] = MappingProxyType({"cross-entropy": cross_entropy, "margin": margin})
 """What attacks climb; where the label leads, DLR vanishes with the margin."""
@@ -52,10 +52,10 @@ class ZeroGradients(ModelCheck):
     fra31/auto-attack#43, Trusted-AI/adversarial-robustness-toolbox#368). Cross-entropy saturates where logits are
     large; rounding and signs kill both losses; square roots and logarithms give NaN. Both are taken at the image and at
     a random point of its ball, as attacks start from either; an example counts with the worst of the four. Any is
-    warned of, more than 5 % block.
+    warned of, more than 5 % block; where a mixed model offers surrogates to attack, only those that all of them share.
 
     Limits: tiny but nonzero gradients pass; points further along an attack's path are not looked at (the official code
-    looks at DLR and the start only). Cost: 4 forward and backward passes.
+    looks at DLR and the start only). Cost: 4 forward and backward passes, as many more for each surrogate.
     """
 
     name = "zero-gradients"
@@ -64,16 +64,23 @@ class ZeroGradients(ModelCheck):
     def look(self, given: Subject) -> Finding:
         """See `ModelCheck.look`."""
         try:
-            faults = {name: _faults(given, loss) for name, loss in LOSSES.items()}
+            faults = {name: _faults(given, given.model, loss) for name, loss in LOSSES.items()}
+            shared = [
+                torch.cat([_faults(given, output, loss) for loss in LOSSES.values()]).any(0)
+                for output in outputs_of(given.model).values()
+            ]
         except NoGradient:
             return self.finding("note", "there is no gradient to look at: see gradient-graph")
-        faulty = int(torch.cat(list(faults.values())).any(0).sum())
+        own = torch.cat(list(faults.values())).any(0)
+        faulty = int(own.sum())
+        stuck = int(torch.stack([own, *shared]).all(0).sum())
         counts = ", ".join(
             f"{name}: {int(zero.sum())} zero, {int(wild.sum())} not finite" for name, (zero, wild) in faults.items()
         )
         return self.finding(
-            "block" if faulty > ALLOWED_SHARE * len(given.batch) else "warn" if faulty else "pass",
-            f"{faulty} of {len(given.batch)} examples have an unusable gradient ({counts})",
+            "block" if stuck > ALLOWED_SHARE * len(given.batch) else "warn" if faulty else "pass",
+            f"{faulty} of {len(given.batch)} examples have an unusable gradient ({counts})"
+            + (f"; {stuck} through every surrogate too" if shared else ""),
         )
 
 
@@ -114,11 +121,11 @@ class GradientNoise(ModelCheck):
         )
 
 
-def _faults(given: Subject, loss: Loss) -> Bool[Tensor, "2 n"]:
+def _faults(given: Subject, model: nn.Module, loss: Loss) -> Bool[Tensor, "2 n"]:
     """Which examples have a gradient of exactly zero, and which one that is not finite, at the image or beside it."""
     batch = given.batch
     beside = neighbours(batch, given.threat.epsilon, given.threat.norm, given.stream)
-    slopes = [image_gradients(given.model, images, batch.labels, loss).flatten(1) for images in (batch.images, beside)]
+    slopes = [image_gradients(model, images, batch.labels, loss).flatten(1) for images in (batch.images, beside)]
     zero = torch.stack([(slope == 0).all(1) for slope in slopes]).any(0)
     wild = torch.stack([~slope.isfinite().all(1) for slope in slopes]).any(0)
     return torch.stack([zero, wild])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -76,6 +76,12 @@ def image_gradients(
     if found is None:
         raise NoGradient("the images are not part of the graph that leads to the logits")
     return found
+
+
+def outputs_of(model: nn.Module) -> Mapping[str, nn.Module]:
+    """What a model offers to be attacked through besides itself, by name; nothing for most."""
+    offered: Mapping[str, nn.Module] = getattr(model, "surrogates", dict)()
+    return offered
 
 
 def relative_distance(first: Float[Tensor, "n classes"], second: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:

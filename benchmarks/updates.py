@@ -1,0 +1,375 @@
+"""What an update loses of what the old model did right: the naive swap beside congruent updates, on CIFAR-10.
+
+For every pair and seed an old and a better new network are trained from scratch. The new one is shipped as it is (the
+naive swap), trained on as before (continued), and updated with PCT, PCAT, RCAT and the constrained objective. All get
+the same epochs and the same attack. The learning rate, and the weights where there are any, are chosen on validation
+images by the rule of `poise update`. Then each model is profiled on test images, and negative flips are counted between
+its verdicts and the old model's at every epsilon. The noise floor is what the old model loses against itself when it is
+profiled with another seed.
+
+    python -m benchmarks.updates --data torchvision:CIFAR10 [--scale quick|small|full] [--pairs epochs] [--seeds 0 1 2]
+
+Everything is kept in the folder of --folder and taken up there, whatever instant it was interrupted at; processes may
+share the work by pairs and seeds, and a last call collects. `quick` (or --quick) only shows that all parts run: its
+networks are too small for a claim. `small` takes some hours on two cores, `full` is for a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.harness import Claim, conclude, spread
+from poise.attacks import PGD
+from poise.commands.finetune import finetune
+from poise.commands.profile import profile
+from poise.commands.run import Run
+from poise.commands.trials import Trial, chosen
+from poise.commands.update import update
+from poise.core.run_folder import RunFolder
+from poise.core.threat import Epsilon, Threat
+from poise.data import Augmentation
+from poise.evaluation import Profile, Suite, accuracy_curve, read_profile, share
+from poise.objectives import PCAT, PCT, RCAT, Adversarial, Constrained, Objective
+from poise.schedules import Hinge
+from poise.training import Training
+
+THREAT = Threat(epsilon="8/255")
+TARGET, TOLERANCE = 0.38, 0.005
+RAMP = Hinge(start=0.0, stop=0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much is done.
+
+    Args:
+        network: address of the networks, untrained.
+        images: the most images of a split; None for all.
+        judged: test images that are profiled.
+        suite: attacks of the profiles.
+        base: options of the training of the new networks; old ones get less of something.
+        update: options of every update.
+        rates: learning rates to choose from.
+        grid: weights (alpha, beta) to choose from beside each objective's own; None for those published.
+        attack: training attack of all.
+        seeds: how many.
+    """
+
+    network: str
+    images: int | None
+    judged: int
+    suite: Suite
+    base: Training
+    update: Training
+    rates: tuple[float, ...]
+    attack: PGD
+    grid: list[tuple[float, float]] | None = None
+    seeds: tuple[int, ...] = (0, 1, 2)
+    validate_on: int = 1000
+    augmentation: Augmentation = "crop"
+    contenders: tuple[str, ...] = ("continued", "pct", "pcat", "rcat", "constrained")
+
+
+SCALES = {
+    "quick": Scale(
+        network="small",
+        images=256,
+        judged=64,
+        suite="fast",
+        base=Training(epochs=3, batch_size=64, learning_rate=5e-3),
+        update=Training(epochs=1, batch_size=64, optimizer="sgd", weight_decay=0.0),
+        rates=(1e-3, 1e-2),
+        attack=PGD(steps=1, step_size=1.25),
+        grid=[],
+        seeds=(0,),
+        validate_on=64,
+    ),
+    "small": Scale(
+        network="small",
+        images=10_000,
+        judged=1000,
+        suite="autoattack",
+        base=Training(epochs=15, batch_size=128, learning_rate=5e-3),
+        update=Training(epochs=5, batch_size=128, optimizer="sgd", weight_decay=0.0),
+        rates=(1e-3, 1e-2),
+        attack=PGD(steps=2, step_size=0.625),
+        grid=[(0.75, 0.2), (0.3, 0.6)],
+    ),
+    "full": Scale(
+        network="resnet18",
+        images=None,
+        judged=10_000,
+        suite="autoattack",
+        base=Training(
+            epochs=30,
+            batch_size=256,
+            optimizer="sgd",
+            learning_rate=0.1,
+            weight_decay=5e-4,
+            precision="bf16",
+            channels_last=True,
+        ),
+        update=Training(
+            epochs=12, batch_size=256, optimizer="sgd", weight_decay=0.0, precision="bf16", channels_last=True
+        ),
+        rates=(1e-3, 1e-2, 3e-2),
+        attack=PGD(),
+        validate_on=2000,
+    ),
+}
+"""`grid` of `small` keeps the cost down; PCT and PCAT, whose weights are of another size, get theirs from `_grid`."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One call of this script.
+
+    Args:
+        scale: how much is done.
+        data: address of CIFAR-10.
+        folder: where everything is kept.
+    """
+
+    scale: Scale
+    data: str
+    folder: Path
+    common: Mapping[str, Any] = field(default_factory=lambda: {"threat": THREAT, "trackers": ()})
+
+    def pairs(self, seed: int) -> dict[str, tuple[Callable[[], Run], Callable[[], Run]]]:
+        """Old and new network of every pair, trained when first asked for.
+
+        "epochs": the old one had a third of them. "images": it had a third of the images. Seeds differ throughout.
+        """
+        epochs, images = self.scale.base.epochs, self.scale.images
+        third = replace(self.scale.base, epochs=max(1, epochs // 3))
+        fewer = None if images is None else max(1, images // 3)
+        new = lambda: self.base(f"new-{seed}", self.scale.base, images, 100 + seed)  # noqa: E731
+        return {
+            "epochs": (lambda: self.base(f"old-epochs-{seed}", third, images, 200 + seed), new),
+            "images": (lambda: self.base(f"old-images-{seed}", self.scale.base, fewer or 15_000, 300 + seed), new),
+        }
+
+    def base(self, name: str, training: Training, images: int | None, seed: int) -> Run:
+        """A robust network trained from scratch."""
+        out = self.folder / "base" / name
+        return _finished(out) or finetune(
+            self.scale.network,
+            self.data,
+            schedule=RAMP,
+            objective=Adversarial(attack=self.scale.attack),
+            training=training,
+            augmentation=self.scale.augmentation,
+            limit=images,
+            validate_on=0,
+            out=out,
+            resume=_begun(out),
+            seed=seed,
+            **self.common,
+        )
+
+    def contender(self, name: str, place: Path, old: Run, new: Run, seed: int) -> Run:
+        """An update at the learning rate, and with the weights, that validation prefers."""
+        objective = self.objective(name)
+        runs = [
+            self.update(objective, rate, [], place / f"{name}-{rate:g}", old, new, seed) for rate in self.scale.rates
+        ]
+        rows = [Trial(f"{rate:g}", _taken(run)) for rate, run in zip(self.scale.rates, runs, strict=True)]
+        best, _ = chosen(Trial("new", _figures(runs[0])[0]), rows, TOLERANCE)
+        grid = _grid(objective, self.scale.grid)
+        if not grid:
+            return runs[rows.index(best)]
+        return self.update(objective, float(best.name), grid, place / name, old, new, seed)
+
+    def objective(self, name: str) -> Objective:
+        """A contender's objective; all attack alike, save PCT, which does not attack."""
+        attack = self.scale.attack
+        return {
+            "continued": Adversarial(attack=attack),
+            "pct": PCT(),
+            "pcat": PCAT(attack=attack),
+            "rcat": RCAT(attack=attack),
+            "constrained": Constrained(attack=attack),
+        }[name]
+
+    def update(
+        self,
+        objective: Objective,
+        rate: float,
+        grid: list[tuple[float, float]],
+        out: Path,
+        old: Run,
+        new: Run,
+        seed: int,
+    ) -> Run:
+        """One call of `poise update`."""
+        return _finished(out) or update(
+            old.address,
+            new.address,
+            self.data,
+            objective=objective,
+            grid=grid,
+            tolerance=TOLERANCE,
+            training=replace(self.scale.update, learning_rate=rate),
+            augmentation=self.scale.augmentation,
+            limit=self.scale.images,
+            validate_on=self.scale.validate_on,
+            out=out,
+            resume=_begun(out),
+            seed=seed,
+            **self.common,
+        )
+
+    def profile(self, run: Run, out: Path, seed: int = 0) -> Profile:
+        """Verdicts on test images."""
+        if out.is_file():
+            return read_profile(out)
+        return profile(run.address, suite=self.scale.suite, limit=self.scale.judged, out=out, seed=seed)
+
+    def row(self, pair: str, seed: int) -> dict[str, Any]:
+        """All contenders of one pair and seed."""
+        place = self.folder / f"{pair}-{seed}"
+        old, new = (make() for make in self.pairs(seed)[pair])
+        before, again = (self.profile(old, place / f"old-{name}.parquet", at) for at, name in ((0, "a"), (1, "b")))
+        models = {"naive": new} | {name: self.contender(name, place, old, new, seed) for name in self.scale.contenders}
+        after = {name: self.profile(run, place / f"{name}.parquet") for name, run in models.items()}
+        return {
+            "pair": pair,
+            "seed": seed,
+            "old": _accuracies(before),
+            "noise floor": _flips(before, again),
+            "models": {
+                name: _accuracies(found) | _flips(before, found) | {"run": models[name].path.name}
+                for name, found in after.items()
+            },
+        }
+
+
+def main() -> int:
+    """Train what is not trained, judge what is not judged, and say what came out."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    scale = SCALES["quick" if options.quick else options.scale]
+    bench = Bench(scale, options.data, options.folder)
+    rows = []
+    for seed in scale.seeds if options.seeds is None else options.seeds:
+        for pair in options.pairs or bench.pairs(seed):
+            rows.append(bench.row(pair, seed))
+            (options.folder / f"{pair}-{seed}" / "figures.json").write_text(json.dumps(rows[-1], indent=1) + "\n")
+            _tell(rows[-1])
+    return conclude(
+        "updates", _claims(rows), {"scale": asdict(scale), "data": options.data, "rows": rows} | _summary(rows)
+    )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--scale", choices=SCALES, default="small")
+    parser.add_argument("--quick", action="store_true", help="the same as --scale quick")
+    parser.add_argument("--data", default="torchvision:CIFAR10", help="address of CIFAR-10")
+    parser.add_argument("--folder", type=Path, default=Path("runs/updates"))
+    parser.add_argument("--pairs", nargs="+", choices=("epochs", "images"))
+    parser.add_argument("--seeds", nargs="+", type=int)
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+def _begun(out: Path) -> bool:
+    return RunFolder(out).recipe.is_file()
+
+
+def _finished(out: Path) -> Run | None:
+    return Run(RunFolder(out)) if RunFolder(out).weights.is_file() else None
+
+
+def _grid(objective: Objective, points: list[tuple[float, float]] | None) -> list[tuple[float, float]]:
+    """The weights that an objective is tried with: those given where it accepts them, else as many of its published."""
+    published = list(getattr(objective, "published", ()))
+    if points is None or not published:
+        return published
+    return points if isinstance(objective, RCAT) else published[-len(points) :] if points else []
+
+
+def _figures(run: Run) -> list[dict[str, Any]]:
+    table: list[dict[str, Any]] = json.loads((run.path / "trials.json").read_text())
+    return table
+
+
+def _taken(run: Run) -> dict[str, Any]:
+    return next(row for row in _figures(run) if row["chosen"])
+
+
+def _accuracies(found: Profile) -> dict[str, Any]:
+    curve = accuracy_curve(found)
+    return {"clean": curve.clean, "robust": curve.robust, "accuracy": [each.value for each in curve.accuracy]}
+
+
+def _flips(old: Profile, new: Profile) -> dict[str, Any]:
+    """Negative flips with exact intervals: clean, at every epsilon, and at the largest in union with clean."""
+    assert old.ids == new.ids  # noqa: S101 - the same data and limit
+    lost = old.robust() & ~new.robust()
+    at_every = [share(int(count), len(old)) for count in lost.sum(axis=0)]
+    union = int((lost[:, 0] | lost[:, -1]).sum())
+    return {
+        "clean flips": at_every[0],
+        "robust flips": at_every[-1],
+        "union flips": share(union, len(old)),
+        "flips by epsilon": {str(Epsilon(e)): each for e, each in zip(old.epsilons, at_every, strict=True)},
+    }
+
+
+def _tell(row: Mapping[str, Any]) -> None:
+    """The table of a pair and seed, in %."""
+    print(f"{row['pair']}, seed {row['seed']}; in %, noise floor {_shown(row['noise floor']['robust flips'])}")
+    print(f"{'':<12} {'clean':>18} {'robust':>18} {'clean flips':>18} {'robust flips':>18} {'union flips':>18}")
+    for name, model in {"old": row["old"], **row["models"]}.items():
+        figures = [model.get(key) for key in ("clean", "robust", "clean flips", "robust flips", "union flips")]
+        print(f"{name:<12} " + " ".join(f"{_shown(figure) if figure else '':>18}" for figure in figures))
+
+
+def _shown(estimate: Sequence[float]) -> str:
+    value, low, high = (100 * each for each in estimate)
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _cuts(rows: Sequence[Mapping[str, Any]], name: str, figure: str) -> list[float]:
+    """By which share a contender has fewer flips than the naive swap, one number a pair and seed."""
+    pairs = [(row["models"]["naive"][figure][0], row["models"][name][figure][0]) for row in rows]
+    return [1 - mine / naive if naive else float(mine == 0) - float(mine > 0) for naive, mine in pairs]
+
+
+def _gains(rows: Sequence[Mapping[str, Any]], name: str, figure: str) -> list[float]:
+    return [row["models"][name][figure][0] - row["models"]["naive"][figure][0] for row in rows]
+
+
+def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean and spread over pairs and seeds, for each contender beside the naive swap."""
+    summary: dict[str, Any] = {}
+    for name in rows[0]["models"]:
+        measured = {f"cut of {figure}": _cuts(rows, name, figure) for figure in ("robust flips", "union flips")}
+        measured |= {f"gain of {figure}": _gains(rows, name, figure) for figure in ("clean", "robust")}
+        summary[name] = {what: {"mean": float(np.mean(all_)), **spread(all_)} for what, all_ in measured.items()}
+    return {"over the naive swap": summary}
+
+
+def _claims(rows: Sequence[Mapping[str, Any]]) -> list[Claim]:
+    claims = []
+    for name in ("rcat", "constrained"):
+        cut = float(np.mean(_cuts(rows, name, "robust flips")))
+        claims.append(Claim(f"{name}, share of robustness negative flips that is cut", cut, TARGET))
+        for figure in ("clean", "robust"):
+            gain = 100 * float(np.mean(_gains(rows, name, figure)))
+            claims.append(Claim(f"{name}, {figure} accuracy over the naive swap, points", gain, -100 * TOLERANCE))
+    return claims
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""What commands that train have in common: the folder that they begin or go on with, and the training itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from poise.commands.recipe import refuse_changes, write_recipe
+from poise.commands.run import fresh_path
+from poise.commands.terminal import say, watching
+from poise.core.misuse import Misuse
+from poise.core.run_folder import RunFolder
+from poise.models import save_model
+from poise.training import Noted, Task, Validate, on_main, train
+
+
+def begun(verb: str, options: Mapping[str, object], out: Path | None, *, resume: bool) -> RunFolder:
+    """The run's folder, the same in all processes: a new one with its recipe, or the one to go on with.
+
+    Args:
+        verb: the command; without `out` its runs are named after it.
+        options: all of the command's options, for the recipe.
+        out: the folder asked for.
+        resume: whether it is there already.
+
+    Raises:
+        Misuse: if a folder to create is there, and if one to resume is not or was started with other options.
+    """
+    return on_main(lambda: _begun(verb, options, out, resume=resume))
+
+
+def _begun(verb: str, options: Mapping[str, object], out: Path | None, *, resume: bool) -> RunFolder:
+    if resume:
+        if out is None:
+            raise Misuse("say which run to resume, e.g. --config RUN/recipe.yaml --resume, or --out RUN --resume")
+        folder = RunFolder.open(out)
+        refuse_changes(folder, options, ignored=("out",))
+        return folder
+    folder = RunFolder.create(out or fresh_path(Path("runs") / verb))
+    write_recipe(folder, verb, {**options, "out": folder.path})
+    return folder
+
+
+def fit(
+    task: Task,
+    folder: RunFolder,
+    label: str,
+    *,
+    validate: Validate | None,
+    trackers: tuple[str, ...],
+    noted: Noted = lambda _: None,
+) -> None:
+    """Train, unless the folder holds the final weights already, and leave them there.
+
+    Args:
+        task: what to train; afterwards its classifier is on the CPU.
+        folder: where the run stands.
+        label: what a person is told is going on.
+        validate: called after every epoch.
+        trackers: names of accelerate's trackers.
+        noted: told of every epoch's figures.
+    """
+    if on_main(folder.weights.exists):
+        return
+    with watching(label) as watch:
+        train(task, folder, validate=validate, watch=watch, tell=say, noted=noted, trackers=trackers)
+    on_main(lambda: save_model(task.classifier.cpu(), folder.path))
+
+
+def seconds(folder: RunFolder) -> float:
+    """How long the epochs of a run took."""
+    return sum(float(row["seconds"]) for row in folder.history())

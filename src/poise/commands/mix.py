@@ -1,0 +1,299 @@
+"""Mix an accurate and a robust classifier into one with most of what either is good for."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from accelerate import PartialState
+
+from poise.commands.recipe import read_recipe, refuse_changes, write_recipe
+from poise.commands.run import Run, fresh_path
+from poise.commands.sweep import Sweep, alphas_of, held_out
+from poise.commands.terminal import say, watching
+from poise.core.misuse import Misuse, suggestion
+from poise.core.run_folder import RunFolder
+from poise.core.streams import Stream, global_seed
+from poise.core.threat import Threat
+from poise.data import Splits, decoded, open_data
+from poise.evaluation import Suite
+from poise.evaluation.frontier import Frontier, Point, choose, write_frontier
+from poise.models import Classifier, open_model, save_model
+from poise.models.mixing import Blend, Gate, MixedClassifier, plan_gate
+from poise.models.mixing.calibration import Calibrated, calibrated_scale, calibrated_sharpening
+from poise.models.saving import FOREIGN
+from poise.objectives import Mixing, Objective
+from poise.schedules import Fixed
+from poise.training import Task, Training, check_task, train
+
+Method = Literal["constant", "network", "nonlinear"]
+
+ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+"""Weights of the robust branch that are tried, as constants or as lower bounds."""
+KEEPS = (0.9, 0.95, 0.97, 0.985, 0.995)
+"""Shares of robust predictions that nonlinear mixing is calibrated to keep; each gives an alpha."""
+_MEASURED = 256
+"""Training images from which a gate takes the size of what it reads."""
+
+
+def mix(
+    standard: str,
+    robust: str,
+    data: str | None = None,
+    *,
+    method: Method = "constant",
+    alpha: float | None = None,
+    alphas: list[float] | None = None,
+    lose: float = 1.0,
+    calibrate: bool = False,
+    scale_standard: float = 1.0,
+    scale_robust: float = 1.0,
+    gate_width: float = 0.25,
+    threat: Threat | None = None,
+    suite: Suite = "fast",
+    validate_on: int = 500,
+    training: Training = Training(epochs=5),
+    objective: Objective = Mixing(),
+    image_size: int | None = None,
+    limit: int | None = None,
+    skip_unreadable: bool = False,
+    trackers: tuple[str, ...] = (),
+    out: Path | str | None = None,
+    resume: bool = False,
+    seed: int = 0,
+) -> Run:
+    """Mix two classifiers, so that one's mistakes under attack are outvoted and the other's clean ones put right.
+
+    Mixtures are tried on validation images, attacked through all their outputs; the most accurate one whose robust
+    accuracy stays within `lose` points of the robust branch's is kept as the run's model. What was tried is shown and
+    written to frontier.json. Profile the run to judge the choice on test images.
+
+    Args:
+        standard: address of the accurate classifier.
+        robust: address of the robust classifier, of the same classes.
+        data: address of the images; by default those the robust run was trained on.
+        method: constant (one alpha for all images), network (a trained gate chooses alpha), nonlinear (no training: the
+            robust branch's confidence is sharpened, MixedNUTS).
+        alpha: the robust branch's weight, or the gate's lower bound; nothing is then tried or chosen.
+        alphas: the weights, or lower bounds, to try, in place of the default ones.
+        lose: robust accuracy that may be given up for clean accuracy, in points (percent) on the validation images.
+        calibrate: choose scale_robust by the robust branch's margins on validation images, for a constant alpha.
+        scale_standard: factor of the accurate branch's logits.
+        scale_robust: factor of the robust branch's logits.
+        gate_width: width of the gate in units of the branches'; 1 is that of the published one.
+        threat: what the mixture shall withstand; by default the robust run's.
+        suite: the attacks that validation mixtures meet: autoattack, apgd, pgd or fast.
+        validate_on: number of validation images.
+        training: how the gate is trained: epochs, batch size, learning rate and the like.
+        objective: what a step of the gate's training minimises: mixing.
+        image_size: resize the shorter side to this and crop the centre.
+        limit: use this many images of each split, the same ones every time.
+        skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
+        trackers: where accelerate sends the figures of every epoch of the gate.
+        out: the run folder to create; by default runs/mix, with a number behind it where that exists.
+        resume: go on with the run in `out`, with the recipe it was started with; `lose` and `alphas` may be others,
+            and what was measured is not measured again.
+        seed: decides everything random.
+
+    Returns:
+        The run.
+
+    Raises:
+        Misuse: for anything that cannot be done, before any work; and where no mixture keeps what it must.
+    """
+    out = None if out is None else Path(out)
+    recipe = _recipe(robust)
+    data = data or recipe.get("data", "digits")
+    threat = threat or Threat(**recipe.get("threat", {}))
+    image_size = recipe.get("image_size") if image_size is None else image_size
+    limit = recipe.get("limit") if limit is None else limit
+    skip_unreadable = skip_unreadable or bool(recipe.get("skip_unreadable"))
+    options = {name: value for name, value in locals().items() if name not in {"resume", "recipe"}}
+    _refuse_nonsense(method, objective, lose, validate_on, [*(alphas or ()), *(() if alpha is None else (alpha,))])
+    if calibrate and method != "constant":
+        raise Misuse(f"calibrate chooses the scale of a constant mixture; the method is {method}")
+    splits = open_data(data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
+    branches = [_branch(address, splits, seed) for address in (standard, robust)]
+    work = _Mixing(
+        plain=MixedClassifier.of(branches[0], branches[1], 0.5),
+        splits=splits,
+        scales=(scale_standard, scale_robust),
+        threat=threat,
+        alphas=tuple(alphas or ALPHAS) if alpha is None else (alpha,),
+        seed=seed,
+        validate_on=validate_on,
+    )
+    task = work.task(gate_width, objective, training) if method == "network" else None
+    if task is not None:
+        check_task(task, trackers)
+    folder = _folder(options, out, resume=resume)
+    if task is not None:
+        with watching(f"training the gate of {folder.path.name}") as watch:
+            train(task, folder, watch=watch, trackers=trackers)
+    mixed, blends = work.candidates(method, None if task is None else task.classifier, calibrate=calibrate)
+    if alpha is None:
+        sweep = Sweep(images=work.validation, threat=threat, suite=suite, seed=seed, folder=folder.path / "sweep")
+        frontier = _tried(sweep, mixed, blends, lose)
+        blends = [blends[frontier.chosen]]
+        if mixed.gate is not None:
+            frontier = replace(frontier, alphas=alphas_of(mixed.blended(blends[0]), sweep))
+        write_frontier(frontier, folder.frontier)
+    final = mixed.blended(blends[0])
+    save_model(final.cpu(), folder.path)
+    say(f"{folder.path}: {method} mixture, alpha {_range(final.alpha_low, final.alpha_high)}")
+    return Run(folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Mixing:
+    """Two branches, their images, and what a person wants tried."""
+
+    plain: MixedClassifier
+    splits: Splits
+    scales: tuple[float, float]
+    threat: Threat
+    alphas: tuple[float, ...]
+    seed: int
+    validate_on: int
+
+    @property
+    def validation(self) -> Any:
+        """The images that choices are made on."""
+        images = self.splits.validation
+        return decoded(images.select(torch.arange(min(self.validate_on, len(images)))))
+
+    def task(self, width: float, objective: Objective, training: Training) -> Task:
+        """The training of a fresh gate on top of the frozen branches, alpha free between 0 and 1."""
+        standard, robust = self.plain.standard, self.plain.robust
+        plan = plan_gate(standard, robust, width=width)
+        with global_seed(Stream.seeded(self.seed).fold("gate")):
+            gate = Gate(plan)
+        blend = Blend(alpha_low=0.0, alpha_high=1.0, scale_standard=self.scales[0], scale_robust=self.scales[1])
+        mixed = MixedClassifier.of(standard, robust, blend, gate)
+        for branch in (standard, robust):
+            branch.requires_grad_(requires_grad=False)
+        images = self.splits.train
+        some = Stream.seeded(self.seed).fold("measured").permutation(len(images))[:_MEASURED]
+        mixed.measure_gate(images.images(some).to(mixed.device))
+        return Task(mixed, images, objective, Fixed(), self.threat, training, "none", self.seed)
+
+    def candidates(
+        self, method: Method, trained: Classifier | None, *, calibrate: bool
+    ) -> tuple[MixedClassifier, list[Blend]]:
+        """The mixture and the blends of it that are worth trying."""
+        if isinstance(trained, MixedClassifier):
+            return trained.eval(), [replace(trained.blend, alpha_low=low) for low in self.alphas]
+        if method == "nonlinear":
+            known = held_out(self.plain.robust, self.validation, self.threat, self.seed)
+            found = [_told(calibrated_sharpening(known, keep)).blend for keep in KEEPS]
+            return self.plain, list(dict.fromkeys(found))
+        scale = self.scales[1]
+        if calibrate:
+            known = held_out(self.plain.robust, self.validation, self.threat, self.seed)
+            scale = _told(calibrated_scale(known)).blend.scale_robust
+        made = [
+            replace(Blend.constant(alpha), scale_standard=self.scales[0], scale_robust=scale) for alpha in self.alphas
+        ]
+        return self.plain, made
+
+
+def _tried(sweep: Sweep, mixed: MixedClassifier, blends: Sequence[Blend], lose: float) -> Frontier:
+    """Both branches alone and every blend between them; the choice is made among the blends."""
+    say(f"on {len(sweep.images)} validation images, {sweep.threat}, {sweep.suite}:")
+    standard = replace(sweep.measured(mixed.standard, "standard alone"), alpha_low=0.0, alpha_high=0.0)
+    robust = sweep.measured(mixed.robust, "robust alone")
+    points: list[Point] = []
+    for point in itertools.chain((standard, robust), sweep.points(mixed, blends)):
+        say(f"  {point.name:<22} clean {_percent(point.clean)}  robust {_percent(point.robust)}")
+        points.append(point)
+    points = points[2:]
+    chosen = choose(points, robust.robust, lose)
+    say(f"chosen: {points[chosen].name}")
+    return Frontier(
+        threat=str(sweep.threat),
+        suite=sweep.suite,
+        images=len(sweep.images),
+        points=(*points, standard, robust),
+        chosen=chosen,
+        lose=lose,
+    )
+
+
+def _percent(estimate: Any) -> str:
+    return f"{estimate.value:6.1%} [{estimate.low:.1%}, {estimate.high:.1%}]"
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+
+
+def _told(found: Calibrated) -> Calibrated:
+    say(
+        f"calibrated: alpha {found.blend.alpha_low:.4g} keeps {found.kept:.1%} of its right predictions "
+        f"under attack and lets {found.fixable:.1%} of its clean mistakes be put right"
+    )
+    return found
+
+
+def _branch(address: str, splits: Splits, seed: int) -> Classifier:
+    images = splits.train
+    branch = open_model(address, classes=images.classes, shape=images.shape, seed=seed)
+    for note in branch.notes:
+        say(note)
+    foreign = [part for part in _parts(branch) if part.partition(":")[0] in FOREIGN]
+    if foreign:
+        raise Misuse(
+            f"{foreign[0]} is built by foreign code, which a run folder never executes, so a mixture with it cannot be "
+            "kept in one; mix it in Python with poise.models.mixing.MixedClassifier"
+        )
+    device = PartialState().device
+    return branch.eval().to(device if device.type == "cuda" else "cpu")
+
+
+def _parts(classifier: Classifier) -> list[str]:
+    """Addresses of a classifier and of all that it is made of."""
+    waiting, found = [classifier.blueprint], []
+    while waiting:
+        blueprint = waiting.pop()
+        found.append(blueprint.address)
+        waiting += blueprint.parts.values()
+    return found
+
+
+def _refuse_nonsense(method: str, objective: Objective, lose: float, validate_on: int, alphas: Sequence[float]) -> None:
+    if method not in get_args(Method):
+        raise Misuse(f"unknown method {method!r}; {suggestion(str(method), get_args(Method))}")
+    if not isinstance(objective, Mixing):
+        raise Misuse(f"a gate is trained by the objective mixing; got {type(objective).__name__.lower()}")
+    if not lose >= 0:
+        raise Misuse(f"lose is a number of points of at least 0; got {lose}")
+    if validate_on < 1:
+        raise Misuse(f"mixtures are chosen on validation images; validate_on must be at least 1, got {validate_on}")
+    if method == "nonlinear" and alphas:
+        raise Misuse("nonlinear mixing finds its alphas by calibration; leave alpha and alphas out")
+    for value in alphas:
+        if not 0 <= value <= 1 or (method == "network" and value == 1):
+            raise Misuse(f"alpha is the robust branch's weight, from 0 to 1 (below 1 for a gate); got {value}")
+
+
+def _folder(options: Mapping[str, object], out: Path | None, *, resume: bool) -> RunFolder:
+    if resume:
+        if out is None:
+            raise Misuse("say which run to resume, e.g. --config RUN/recipe.yaml --resume, or --out RUN --resume")
+        folder = RunFolder.open(out)
+        refuse_changes(folder, options, ignored=("out", "lose", "alphas"))
+    else:
+        folder = RunFolder.create(out or fresh_path(Path("runs/mix")))
+    write_recipe(folder, "mix", {**options, "out": folder.path})
+    return folder
+
+
+def _recipe(address: str) -> dict[str, Any]:
+    """The recipe of the robust run; nothing for other addresses."""
+    kind, _, place = address.partition(":")
+    folder = RunFolder(Path(place))
+    return read_recipe(folder.recipe) if kind == "run" and folder.recipe.is_file() else {}

@@ -1,0 +1,172 @@
+"""What a profile says about a figure of the whole population: a value, a bound, and the doubt that a limit is kept."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+from scipy import stats
+
+from poise.evaluation.curve import share
+from poise.evaluation.flips.truth import Count
+
+Side = Literal["at_most", "at_least"]
+
+_MOST_EXAMPLES = 10**9
+_ROUNDING = 1e-12
+
+
+class Evidence(ABC):
+    """A figure measured on some examples.
+
+    `low` and `high` are the values that it takes on these very examples; they differ while verdicts are open.
+    """
+
+    @property
+    @abstractmethod
+    def low(self) -> float:
+        """The least value that open verdicts allow."""
+
+    @property
+    @abstractmethod
+    def high(self) -> float:
+        """The largest value that open verdicts allow."""
+
+    @property
+    @abstractmethod
+    def examples(self) -> int:
+        """How many examples the figure is measured on; at least 1."""
+
+    def value(self, side: Side) -> float:
+        """The least favourable value that open verdicts allow."""
+        return self.high if side == "at_most" else self.low
+
+    def breaks(self, limit: float, side: Side) -> bool:
+        """Whether the value lies beyond the limit however open verdicts turn out."""
+        return self.low > limit + _ROUNDING if side == "at_most" else self.high < limit - _ROUNDING
+
+    def keeps(self, limit: float, side: Side) -> bool:
+        """Whether the value lies within the limit however open verdicts turn out."""
+        return self.high <= limit + _ROUNDING if side == "at_most" else self.low >= limit - _ROUNDING
+
+
+class Bounded(Evidence):
+    """A figure of a population, from which the examples were drawn independently.
+
+    Every doubt and every bound allows for the worst that open verdicts may turn out to be.
+    """
+
+    @abstractmethod
+    def doubt(self, limit: float, side: Side) -> float:
+        """A p-value against the hypothesis that the population breaks the limit.
+
+        If it does, a doubt of at most q comes up with a probability of at most q, for each q in (0, 1) and any number
+        of examples.
+        """
+
+    @abstractmethod
+    def bound(self, level: float, side: Side) -> float:
+        """The one-sided confidence bound: the limits that are kept with a doubt of at most `level` begin here."""
+
+    def needed(self, limit: float, level: float, side: Side) -> int | None:
+        """About how many examples, at the same value, would bring the bound within the limit; None for no number.
+
+        The bound is taken to come closer with the root of their number.
+        """
+        margin = limit - self.value(side) if side == "at_most" else self.value(side) - limit
+        if margin <= 0:
+            return None
+        width = abs(self.bound(level, side) - self.value(side))
+        return max(self.examples + 1, math.ceil(self.examples * (width / margin) ** 2))
+
+
+@dataclass(frozen=True)
+class Ratio(Evidence):
+    """A ratio that is shown as it is, without a bound.
+
+    Args:
+        measured: its value.
+        of: examples that it was measured on.
+    """
+
+    measured: float
+    of: int
+
+    @property
+    def low(self) -> float:
+        """See `Evidence`."""
+        return self.measured
+
+    @property
+    def high(self) -> float:
+        """See `Evidence`."""
+        return self.measured
+
+    @property
+    def examples(self) -> int:
+        """See `Evidence`."""
+        return self.of
+
+
+@dataclass(frozen=True)
+class Share(Bounded):
+    """A share of examples: binomial, with Clopper and Pearson's exact bounds.
+
+    Args:
+        count: how many of how many; at least one.
+    """
+
+    count: Count
+
+    @property
+    def low(self) -> float:
+        """See `Evidence`."""
+        return self.count.certain / self.count.total
+
+    @property
+    def high(self) -> float:
+        """See `Evidence`."""
+        return self.count.possible / self.count.total
+
+    @property
+    def examples(self) -> int:
+        """See `Evidence`."""
+        return self.count.total
+
+    def doubt(self, limit: float, side: Side) -> float:
+        """See `Bounded.doubt`."""
+        certain, possible, total = self.count
+        if side == "at_most":
+            return float(stats.binom.cdf(possible, total, limit))
+        return float(stats.binom.sf(certain - 1, total, limit))
+
+    def bound(self, level: float, side: Side) -> float:
+        """See `Bounded.bound`."""
+        certain, possible, total = self.count
+        if side == "at_most":
+            return share(possible, total, 1 - 2 * level).high
+        return share(certain, total, 1 - 2 * level).low
+
+    def needed(self, limit: float, level: float, side: Side) -> int | None:
+        """See `Bounded.needed`; by search, as the bounds of rare events come closer faster than with the root."""
+        certain, possible, total = self.count
+        rare, allowed = (possible, limit) if side == "at_most" else (total - certain, 1 - limit)
+        if rare / total >= allowed:
+            return None
+        enough = total
+        while not _shown(rare, total, enough, allowed, level):
+            enough *= 2
+            if enough > _MOST_EXAMPLES:
+                return None
+        few = enough // 2
+        while few + 1 < enough:
+            middle = (few + enough) // 2
+            few, enough = (few, middle) if _shown(rare, total, middle, allowed, level) else (middle, enough)
+        return enough
+
+
+def _shown(count: int, total: int, examples: int, limit: float, level: float) -> bool:
+    """Whether so many examples at the same rate would show that it is at most the limit."""
+    return bool(stats.binom.cdf(math.ceil(examples * count / total), examples, limit) <= level)

@@ -1,0 +1,121 @@
+"""Gates as YAML, read strictly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from poise.core.misuse import Misuse, suggestion
+from poise.core.threat import Epsilon
+from poise.evaluation.gate.evidence import Side
+from poise.evaluation.gate.limit import EVERY, Gate, Limit
+
+_GATE = ("limits", "confidence", "joint")
+_LIMIT = ("figure", *get_args(Side), "at", "class", "every_class", "by")
+_PERCENT = re.compile(r"([+-]?\d+(?:\.\d*)?|[+-]?\.\d+)\s*%")
+
+
+def read_gate(path: Path) -> Gate:
+    """The gate that a YAML file holds.
+
+    Raises:
+        Misuse: for anything in it that is not understood, with the place and the nearest valid name.
+    """
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Strict)  # noqa: S506 - it is a safe loader
+    except FileNotFoundError:
+        raise Misuse(f"there is no gate at {path}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Misuse(f"{path} cannot be read as a gate: {' '.join(str(error).split())}") from error
+    try:
+        return parse_gate(tree)
+    except Misuse as error:
+        raise Misuse(f"{path}: {error}") from None
+
+
+def parse_gate(tree: Any) -> Gate:
+    """The gate that a tree of YAML stands for.
+
+    Args:
+        tree: a mapping with `limits`, a list of mappings, and optionally `confidence` and `joint`.
+
+    Raises:
+        Misuse: as `read_gate`.
+    """
+    fields = _mapping(tree, _GATE, "a gate")
+    limits = fields.pop("limits", None)
+    if not isinstance(limits, list) or not limits:
+        raise Misuse("a gate holds 'limits', a list of at least one, such as - {figure: clean_flips, at_most: 1 %}")
+    if "confidence" in fields:
+        fields["confidence"] = _number("confidence", fields["confidence"])
+    return Gate(limits=tuple(_numbered(place, each) for place, each in enumerate(limits, 1)), **fields)
+
+
+def _numbered(place: int, tree: Any) -> Limit:
+    try:
+        return _limit(tree)
+    except Misuse as error:
+        raise Misuse(f"limit {place}: {error}") from None
+
+
+def _limit(tree: Any) -> Limit:
+    fields = _mapping(tree, _LIMIT, "a limit")
+    if "figure" not in fields:
+        raise Misuse("a limit names its figure, such as figure: clean_flips")
+    sides = [side for side in get_args(Side) if side in fields]
+    if len(sides) != 1:
+        raise Misuse(f"a limit says either at_most or at_least; got {' and '.join(sides) or 'neither'}")
+    options: dict[str, Any] = {
+        "figure": fields["figure"],
+        "side": sides[0],
+        "value": _number(sides[0], fields[sides[0]]),
+    }
+    if "at" in fields:
+        options["at"] = EVERY if fields["at"] == EVERY else _epsilon(fields["at"])
+    if "class" in fields:
+        if isinstance(fields["class"], bool) or not isinstance(fields["class"], int | str):
+            raise Misuse(f"class is a name, in quotes where YAML means something else by it; got {fields['class']!r}")
+        options["of"] = str(fields["class"])
+    if "every_class" in fields:
+        if not isinstance(fields["every_class"], bool):
+            raise Misuse(f"every_class is true or false; got {fields['every_class']!r}")
+        options["every_class"] = fields["every_class"]
+    return Limit(**options, **({"by": fields["by"]} if "by" in fields else {}))
+
+
+def _mapping(tree: Any, known: tuple[str, ...], what: str) -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        raise Misuse(f"{what} is a mapping with {', '.join(known)}; got {tree!r}")
+    for name in tree:
+        if name not in known:
+            raise Misuse(f"{what} has no {name!r}; {suggestion(str(name), known)}")
+    return dict(tree)
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, str) and (percent := _PERCENT.fullmatch(value.strip())):
+        return float(percent[1]) / 100
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Misuse(f"{name} is a number such as 0.005, or 0.5 %; got {value!r}")
+    return float(value)
+
+
+def _epsilon(value: Any) -> Epsilon:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise Misuse(f"at is an epsilon such as 8/255, or every; got {value!r}")
+    return Epsilon(value)
+
+
+class _Strict(yaml.SafeLoader):
+    """Refuses a key that stands twice, where YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands there twice", node.start_mark)
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,277 @@
+"""Profiles as CSV: for verdicts that other tools gave, and for people who want to read poise's elsewhere.
+
+    # norm: linf
+    # epsilons: 0, 4/255, 8/255
+    id,label,prediction,broken_from
+    cat/001.png,0,0,8/255
+    dog/007.png,1,1,
+
+`label` and `prediction` (of the clean image) are class numbers from 0. `broken_from` is the smallest epsilon of the
+grid at which an adversarial image is known: 0 where the clean image is wrong, empty for none. Where a verdict is still
+open, `robust_to` says up to which epsilon every attack failed; without that column all lines are settled. Instead of
+both, one column for each epsilon beyond 0, named by it, may say 1 for withstood, 0 for broken, nothing for open; the
+grid then need not be given. `margin` and `broken_by` may stand there too.
+
+Lines that begin with # before the header describe the profile. `norm` must be there; `classes` (a JSON list of names),
+`seed`, `model`, `model_address`, `data` (a digest), `data_address`, `split`, `suite`, `mode` and `proposing` may be.
+What is not described cannot be checked when profiles are compared, and the comparison says so.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from poise.core.files import write_text
+from poise.core.misuse import Misuse, suggestion
+from poise.core.threat import NORMS, Epsilon
+from poise.evaluation.profile import Header, Profile
+
+_PLAIN = ("model", "model_address", "data", "data_address", "split", "suite", "mode", "proposing")
+_DESCRIBED = ("norm", "epsilons", "seed", "classes", *_PLAIN)
+_NEEDED = ("id", "label", "prediction")
+_COLUMNS = (*_NEEDED, "margin", "robust_to", "broken_from", "broken_by")
+
+
+class _Row(NamedTuple):
+    """An example, in the order of a profile's fields."""
+
+    identity: str
+    label: int
+    prediction: int
+    margin: float
+    robust_to: int
+    broken_from: int
+    broken_by: str
+
+
+def write_profile_csv(profile: Profile, path: Path) -> None:
+    """Write a profile as CSV, whole; `read_profile_csv` gives its verdicts and margins back as they were.
+
+    Findings of soundness checks and versions are not kept.
+    """
+    header, text = profile.header, io.StringIO(newline="")
+    grid = [str(Epsilon(point)) for point in header.epsilons]
+    described = {"norm": header.norm, "epsilons": ", ".join(grid), "seed": header.seed}
+    described |= {"classes": json.dumps(header.classes, ensure_ascii=False)}
+    described |= {name: getattr(header, name) for name in _PLAIN}
+    text.writelines(f"# {name}: {' '.join(str(value).split())}\n" for name, value in described.items())
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    held, broken = ["", *grid], [*grid, ""]
+    for row, identity in enumerate(profile.ids):
+        numbers = int(profile.labels[row]), int(profile.predictions[row]), repr(float(profile.margins[row]))
+        bracket = held[int(profile.robust_to[row]) + 1], broken[int(profile.broken_from[row])]
+        writer.writerow([identity, *numbers, *bracket, profile.broken_by[row]])
+    write_text(path, text.getvalue())
+
+
+def read_profile_csv(path: Path) -> Profile:
+    """Read a profile from CSV, in the form that this module describes.
+
+    Raises:
+        Misuse: if there is no such file, or it holds anything that is not understood; the line is named.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise Misuse(f"there is no profile at {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misuse(f"{path} cannot be read as CSV: {str(error).splitlines()[0]}") from error
+    source = _Source(text, str(path))
+    try:
+        return source.profile()
+    except csv.Error as error:
+        raise source.wrong(str(error)) from error
+
+
+class _Source:
+    """A file while it is read; `line` is where."""
+
+    def __init__(self, text: str, name: str) -> None:
+        lines = text.splitlines(keepends=True)
+        self.comments = next((at for at, line in enumerate(lines) if not line.startswith("#")), len(lines))
+        self.described = lines[: self.comments]
+        self.reader = csv.reader(io.StringIO("".join(lines[self.comments :]), newline=""), strict=True)
+        self.name = name
+        self.classes: tuple[str, ...] = ()
+        self.line = 1
+
+    def wrong(self, what: str) -> Misuse:
+        """A complaint about the line that was read last."""
+        return Misuse(f"{self.name}, line {self.line}: {what}")
+
+    def next(self) -> list[str] | None:
+        """The next line that is not empty; None at the end."""
+        self.line = self.comments + self.reader.line_num + 1
+        for cells in self.reader:
+            if cells:
+                return cells
+            self.line = self.comments + self.reader.line_num + 1
+        return None
+
+    def profile(self) -> Profile:
+        described = self.description()
+        self.classes = described.get("classes", ())
+        names = self.next() or []
+        self.check_names(names)
+        grid = self.grid(names, described)
+        rows: list[_Row] = []
+        found: dict[str, int] = {}
+        while (cells := self.next()) is not None:
+            if len(cells) != len(names):
+                raise self.wrong(f"there are {len(cells)} cells below {len(names)} headings")
+            rows.append(self.row(dict(zip(names, cells, strict=True)), grid))
+            if rows[-1].identity in found:
+                raise self.wrong(f"{rows[-1].identity!r} stands there twice, first in line {found[rows[-1].identity]}")
+            found[rows[-1].identity] = self.line
+        if not rows:
+            raise self.wrong("there is no example below the header")
+        ids, labels, predictions, margins, robust_to, broken_from, broken_by = zip(*rows, strict=True)
+        return Profile(
+            header=_header(described, grid),
+            ids=ids,
+            margins=np.array(margins, dtype=np.float64),
+            broken_by=broken_by,
+            labels=np.array(labels, dtype=np.int64),
+            predictions=np.array(predictions, dtype=np.int64),
+            robust_to=np.array(robust_to, dtype=np.int64),
+            broken_from=np.array(broken_from, dtype=np.int64),
+        )
+
+    def description(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for line, comment in enumerate(self.described, 1):
+            self.line = line
+            name, colon, value = comment.removeprefix("#").partition(":")
+            name, value = name.strip(), value.strip()
+            if not colon or name not in _DESCRIBED or name in found:
+                why = "stands there twice" if name in found else f"is unknown; {suggestion(name, _DESCRIBED)}"
+                raise self.wrong(f"a description reads '# norm: linf'; {name!r} {why}")
+            found[name] = self.described_value(name, value)
+        if "norm" not in found:
+            raise self.wrong(f"the norm is missing; the first line may be '# norm: linf' (valid: {', '.join(NORMS)})")
+        return found
+
+    def described_value(self, name: str, value: str) -> Any:
+        if name == "norm" and value not in NORMS:
+            raise self.wrong(f"unknown norm {value!r}; {suggestion(value, NORMS)}")
+        if name == "epsilons":
+            return tuple(self.epsilon(each) for each in value.split(","))
+        if name == "seed":
+            return self.whole("seed", value)
+        if name == "classes":
+            try:
+                classes = json.loads(value)
+            except json.JSONDecodeError:
+                classes = None
+            if not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
+                raise self.wrong(f'classes are a JSON list of names, such as ["cat", "dog"]; got {value}')
+            return tuple(classes)
+        return value
+
+    def check_names(self, names: Sequence[str]) -> None:
+        missing = [name for name in _NEEDED if name not in names]
+        if missing:
+            raise self.wrong(f"a header with {', '.join(_NEEDED)} is needed; {', '.join(missing)} is missing")
+        twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+        if twice is not None:
+            raise self.wrong(f"the column {twice!r} stands there twice")
+
+    def grid(self, names: Sequence[str], described: Mapping[str, Any]) -> tuple[float, ...]:
+        others = [name for name in names if name not in _COLUMNS]
+        if "broken_from" in names:
+            if others:
+                raise self.wrong(f"unknown column {others[0]!r}; {suggestion(others[0], _COLUMNS)}")
+            if "epsilons" not in described:
+                raise self.wrong("broken_from needs the grid in a line above, such as '# epsilons: 0, 4/255, 8/255'")
+            grid: tuple[float, ...] = described["epsilons"]
+        elif "robust_to" in names:
+            raise self.wrong("robust_to says nothing without the column broken_from")
+        else:
+            grid = (0.0, *(self.epsilon(name) for name in others))
+            if described.get("epsilons", grid) != grid:
+                raise self.wrong("the columns named by epsilons are not those of '# epsilons'")
+        if grid[0] != 0 or list(grid) != sorted(set(grid)):
+            raise self.wrong(f"epsilons rise from 0; got {', '.join(str(Epsilon(point)) for point in grid)}")
+        return grid
+
+    def row(self, cells: Mapping[str, str], grid: tuple[float, ...]) -> _Row:
+        label, prediction = self.whole("label", cells["label"]), self.whole("prediction", cells["prediction"])
+        if self.classes and max(label, prediction) >= len(self.classes):
+            raise self.wrong(f"classes go from 0 to {len(self.classes) - 1}; got {max(label, prediction)}")
+        if not cells["id"]:
+            raise self.wrong("the id is empty")
+        margin = self.number("margin", cells["margin"]) if cells.get("margin") else float("nan")
+        robust_to, broken_from = self.bracket(cells, grid, label == prediction)
+        no_number = bool(cells.get("margin")) and np.isnan(margin)
+        if (broken_from == 0) != (prediction != label) and not (broken_from == 0 and no_number):
+            raise self.wrong(f"prediction {prediction} of label {label} contradicts broken_from {cells['broken_from']}")
+        if robust_to >= broken_from:
+            raise self.wrong(
+                "robust beyond an epsilon at which it is broken: an adversarial image at one epsilon is one at every "
+                "larger epsilon too"
+            )
+        default = "clean" if broken_from == 0 else "unknown" if broken_from < len(grid) else ""
+        broken_by = cells.get("broken_by", default)
+        if (broken_by != "") != (broken_from < len(grid)):
+            raise self.wrong(f"broken_by {broken_by!r} contradicts the verdict")
+        return _Row(cells["id"], label, prediction, margin, robust_to, broken_from, broken_by)
+
+    def bracket(self, cells: Mapping[str, str], grid: tuple[float, ...], right: bool) -> tuple[int, int]:
+        """Indices of the largest grid point that was withstood and the smallest that was not."""
+        if "broken_from" in cells:
+            broken_from = self.point(cells["broken_from"], grid) if cells["broken_from"] else len(grid)
+            if "robust_to" not in cells:
+                return broken_from - 1, broken_from
+            if not cells["robust_to"] and broken_from > 0:
+                raise self.wrong("robust_to is missing; it may be empty only where the clean image is wrong")
+            return (self.point(cells["robust_to"], grid) if cells["robust_to"] else -1), broken_from
+        said = [cell for name, cell in cells.items() if name not in _COLUMNS]
+        for cell in said:
+            if cell not in {"0", "1", ""}:
+                raise self.wrong(f"a verdict is 1 for withstood, 0 for broken, or nothing for open; got {cell!r}")
+        held = [point for point, cell in enumerate(said, 1) if cell == "1"]
+        if not right:
+            return max(held, default=-1), 0
+        return max(held, default=0), next((point for point, cell in enumerate(said, 1) if cell == "0"), len(grid))
+
+    def point(self, text: str, grid: tuple[float, ...]) -> int:
+        epsilon = self.epsilon(text)
+        if epsilon not in grid:
+            raise self.wrong(f"{text} is not on the grid: {', '.join(str(Epsilon(point)) for point in grid)}")
+        return grid.index(epsilon)
+
+    def epsilon(self, text: str) -> float:
+        try:
+            return float(Epsilon(text))
+        except Misuse as error:
+            raise self.wrong(str(error)) from None
+
+    def whole(self, name: str, text: str) -> int:
+        if not (text.isascii() and text.isdigit()):
+            raise self.wrong(f"{name} is a whole number from 0 up; got {text!r}")
+        return int(text)
+
+    def number(self, name: str, text: str) -> float:
+        try:
+            return float(text)
+        except ValueError:
+            raise self.wrong(f"{name} is a number; got {text!r}") from None
+
+
+def _header(described: Mapping[str, Any], grid: tuple[float, ...]) -> Header:
+    return Header(
+        norm=described["norm"],
+        epsilons=grid,
+        seed=described.get("seed", 0),
+        classes=described.get("classes", ()),
+        versions={},
+        **{name: described.get(name, "") for name in _PLAIN},
+    )

@@ -1,0 +1,32 @@
+"""Whether a composite model was attacked through all the outputs that it offers for it."""
+
+from __future__ import annotations
+
+from poise.evaluation.soundness.check import Check
+from poise.evaluation.soundness.examined import Examined
+from poise.evaluation.soundness.finding import Finding
+from poise.evaluation.soundness.probing import outputs_of
+
+
+class Adaptive(Check[Examined]):
+    """A mixed model that was attacked through its own output alone.
+
+    A mixture can hide its branches' weaknesses behind a saturated softmax, a gate that has made up its mind, or a
+    nonlinearity: figures of MixedNUTS fall when gradients are taken elsewhere (arXiv 2402.02263), and RobustBench asks
+    such models for adaptive attacks. A model that offers surrogate outputs must have been attacked through each of
+    them; a missing one blocks.
+
+    Limits: it knows what the model offers, not what would be worth offering. Cost: none.
+    """
+
+    name = "adaptive"
+    meaning = "a mixed model was attacked through its own output alone, which may hide its branches' weaknesses"
+
+    def inspect(self, given: Examined) -> Finding:
+        """See `Check.inspect`."""
+        offered, used = tuple(outputs_of(given.model)), given.profile.header.surrogates
+        if missing := [name for name in offered if name not in used]:
+            return self.finding(
+                "block", f"{len(missing)} of {len(offered)} surrogate outputs were not attacked: {', '.join(missing)}"
+            )
+        return self.finding("pass", f"attacked through {', '.join(('the model itself', *offered))}")

@@ -1,0 +1,94 @@
+"""The outputs through which a mixed classifier must be attacked besides its own.
+
+A mixture can hide gradients without being robust: a confident branch saturates the softmax, a saturated gate stands
+still, a nonlinearity is flat, a one-hot vote has no gradient at all. Whether an attack through one of these succeeded
+is decided by the mixture itself, so nothing here has to be right, only helpful.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from poise.models.mixing.logspace import log_mean, log_of
+from poise.models.mixing.mixed import MixedClassifier
+
+_BARE_SHARE = 0.9
+"""Part of the robust vote that has no nonlinearity in the smooth mixture; arXiv 2402.02263, official code."""
+
+
+def surrogates_of(mixed: MixedClassifier) -> Mapping[str, nn.Module]:
+    """Modules from images to logits, by name, the likeliest to succeed first.
+
+    robust, standard: each branch alone, so that transfer from either counts. gate: see `RawGate`, where alpha is
+    learned. linear: see `Linear`, where there is a nonlinearity. What the branches themselves offer follows under their
+    names, as when a mixture is mixed again.
+    """
+    found: dict[str, nn.Module] = {"robust": mixed.robust, "standard": mixed.standard}
+    if mixed.gate is not None:
+        found["gate"] = RawGate(mixed)
+    if mixed.blend.sharpening is not None:
+        found["linear"] = Linear(mixed)
+    for role in ("robust", "standard"):
+        inner = getattr(mixed, role).surrogates()
+        found |= {f"{role} {name}": module for name, module in inner.items()}
+    return found
+
+
+class RawGate(nn.Module):
+    """The branches' log-probabilities mixed by alpha, whose gradient is that of the raw gate, before the sigmoid.
+
+    The weighted mean of log-probabilities, (1 - alpha) log p + alpha log q, does not saturate where a branch is sure;
+    the gate's slope is taken to be the sigmoid's largest everywhere, so an attack sees which way to push a gate that
+    has long made up its mind.
+
+    Args:
+        mixed: a mixture with a gate.
+    """
+
+    def __init__(self, mixed: MixedClassifier) -> None:
+        super().__init__()
+        self.mixed = mixed
+
+    def forward(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
+        """Logits to attack."""
+        network = self.mixed.network
+        standard, robust, raw = network.seen(images)
+        assert raw is not None  # noqa: S101 - such mixtures have a gate
+        low, high = network.blend.alpha_low, network.blend.alpha_high
+        alpha = low + (high - low) * (raw.detach().sigmoid() + (raw - raw.detach()) / 4)
+        votes = [
+            (scale * logits).log_softmax(1) for scale, logits in zip(self.mixed.scales, (standard, robust), strict=True)
+        ]
+        return (1 - alpha)[:, None] * votes[0] + alpha[:, None] * votes[1]
+
+
+class Linear(nn.Module):
+    """A mixture without its nonlinearity, but for a tenth of the robust vote.
+
+    The gradient of the adaptive AutoAttack of arXiv 2402.02263: (1 - a) softmax(g) + 0.9 a softmax(h) +
+    0.1 a softmax(M(h)), with the alpha that the bare branch would have.
+
+    Args:
+        mixed: a mixture with a sharpening.
+    """
+
+    def __init__(self, mixed: MixedClassifier) -> None:
+        super().__init__()
+        self.mixed = mixed
+
+    def forward(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
+        """Logits to attack."""
+        network = self.mixed.network
+        sharpening = network.blend.sharpening
+        assert sharpening is not None  # noqa: S101 - such mixtures have one
+        standard, robust, _ = network.seen(images)
+        bare = log_mean(
+            robust.double().log_softmax(1), network.robust_vote(robust), log_of(_BARE_SHARE), log_of(1 - _BARE_SHARE)
+        )
+        alpha = sharpening.linear_alpha
+        mixture = log_mean(standard.double().log_softmax(1), bare, log_of(1 - alpha), log_of(alpha))
+        return mixture.to(torch.promote_types(standard.dtype, images.dtype))

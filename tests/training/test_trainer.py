@@ -14,7 +14,7 @@ from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
 from poise.objectives import TRADES, Adversarial, Averaged, Guarded, Objective, Standard
 from poise.schedules import Adaptive, Automatic, Cosine, Fixed, Hinge, Linear, Random
-from poise.training import Diverged, Task, Training, check_task, train
+from poise.training import Diverged, Task, Training, check_surroundings, check_task, train
 from tests.models_for_tests import random_images, small_network
 
 OPTIONS = Training(epochs=4, batch_size=16, learning_rate=1e-2)
@@ -424,3 +424,46 @@ def test_references_are_frozen_in_eval_mode_and_left_as_they_were(tmp_path):
     assert old.digest() == before
     assert all(module.training for module in old.modules())
     assert all(parameter.requires_grad for parameter in old.parameters())
+
+
+def test_a_compiled_network_trains_and_verdicts_are_on_the_plain_one(tmp_path, monkeypatch):
+    """What stands in for the compiler counts the calls that reach what it made."""
+    calls = []
+
+    def compiled(module, **_):
+        module._compiled_call_impl = lambda *given: (calls.append(1), module._call_impl(*given))[1]
+
+    def validate(classifier, _):
+        before = len(calls)
+        classifier(torch.rand(2, 1, 6, 6))
+        assert len(calls) == before
+        return {}
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compiled)
+    task = _task(options=Training(epochs=1, batch_size=16, compile=True))
+    train(task, _folder(tmp_path / "run"), validate=validate, trackers=())
+    assert len(calls) == 4  # steps at epsilon 0: one pass each
+    task.classifier(torch.rand(2, 1, 6, 6))
+    assert len(calls) == 4
+
+
+def test_accelerates_shared_state_is_as_before(tmp_path):
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()
+    theirs = Accelerator(mixed_precision="bf16", cpu=True)
+    before = dict(AcceleratorState._shared_state)
+    train(_task(options=Training(epochs=1, batch_size=16)), _folder(tmp_path / "run"), trackers=())
+    assert dict(AcceleratorState._shared_state) == before
+    assert theirs.mixed_precision == "bf16"
+    AcceleratorState._reset_state()
+
+
+@pytest.mark.parametrize(
+    ("variable", "name"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSp")]
+)
+def test_sharding_of_weights_is_refused(monkeypatch, variable, name):
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(Misuse, match=f"{name}.* is not supported: processes share batches"):
+        check_surroundings(Training())

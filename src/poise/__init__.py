@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from poise.commands.update import update
     from poise.core.misuse import Misuse
     from poise.core.threat import Threat
+    from poise.evaluation import read_adversarials
     from poise.objectives import KL, PCAT, PCT, RCAT, Adversarial, Constrained, Inhibition, Mixing, Squared, Standard
     from poise.schedules import Adaptive, Automatic, Cosine, Fixed, Hinge, Linear, Random
     from poise.training import Head, Last, LoRA, Probe, Training, Transfer, Whole
@@ -61,6 +62,7 @@ __all__ = [
     "mix",
     "profile",
     "quickstart",
+    "read_adversarials",
     "report",
     "update",
 ]
@@ -102,6 +104,7 @@ _HOMES = {
     "mix": "poise.commands.mix",
     "profile": "poise.commands.profile",
     "quickstart": "poise.commands.quickstart",
+    "read_adversarials": "poise.evaluation",
     "report": "poise.commands.report",
     "update": "poise.commands.update",
 }

@@ -21,7 +21,8 @@ def test_two_processes_make_the_profile_that_one_makes(tmp_path):
         trackers=(),
         out=tmp_path / "run",
     )
-    one = poise.profile(run.address, suite="fast", soundness=False, out=tmp_path / "one.parquet")
+    options = {"suite": "fast", "soundness": False, "keep_adversarials": True}
+    one = poise.profile(run.address, **options, out=tmp_path / "one.parquet")
     launch = [
         sys.executable,
         "-m",
@@ -33,7 +34,8 @@ def test_two_processes_make_the_profile_that_one_makes(tmp_path):
         "1",
     ]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "poise"]
-    words = ["profile", run.address, "--suite", "fast", "--soundness", "false", "--out", str(tmp_path / "two.parquet")]
+    words = ["profile", run.address, "--suite", "fast", "--soundness", "false", "--keep-adversarials"]
+    words += ["--out", str(tmp_path / "two.parquet")]
     ended = subprocess.run(
         [*launch, *words], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, check=False
     )
@@ -42,4 +44,8 @@ def test_two_processes_make_the_profile_that_one_makes(tmp_path):
     assert two.header == one.header
     assert two.ids == one.ids
     assert np.array_equal(two.broken_from, one.broken_from)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.parquet", "run", "two.parquet"]
+    kept = [poise.read_adversarials(tmp_path / f"{name}.parquet") for name in ("one", "two")]
+    assert kept[0].ids == kept[1].ids
+    assert len(kept[0]) > 5
+    files = ["one.adversarials.parquet", "one.parquet", "run", "two.adversarials.parquet", "two.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files

@@ -10,7 +10,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from poise.attacks import PGD
+    from poise.attacks import FGSM, PGD, AutoPGD
+    from poise.commands.certify import certify
+    from poise.commands.compare import compare
     from poise.commands.doctor import doctor
     from poise.commands.export import export
     from poise.commands.finetune import finetune
@@ -19,29 +21,55 @@ if TYPE_CHECKING:
     from poise.commands.profile import profile
     from poise.commands.quickstart import quickstart
     from poise.commands.report import report
+    from poise.commands.tune import tune
     from poise.commands.update import update
     from poise.core.misuse import Misuse
     from poise.core.threat import Threat
     from poise.evaluation import read_adversarials
-    from poise.objectives import KL, PCAT, PCT, RCAT, Adversarial, Constrained, Inhibition, Mixing, Squared, Standard
+    from poise.objectives import (
+        AWP,
+        KL,
+        MART,
+        PCAT,
+        PCT,
+        RCAT,
+        TRADES,
+        Adversarial,
+        Averaged,
+        Constrained,
+        Guarded,
+        Inhibition,
+        LabelSmoothing,
+        Mixing,
+        Squared,
+        Standard,
+    )
     from poise.schedules import Adaptive, Automatic, Cosine, Fixed, Hinge, Linear, Random
-    from poise.training import Head, Last, LoRA, Probe, Training, Transfer, Whole
+    from poise.training import Head, Last, LoRA, Probe, Training, Whole
 
 __all__ = [
+    "AWP",
+    "FGSM",
     "KL",
+    "MART",
     "PCAT",
     "PCT",
     "PGD",
     "RCAT",
+    "TRADES",
     "Adaptive",
     "Adversarial",
+    "AutoPGD",
     "Automatic",
+    "Averaged",
     "Constrained",
     "Cosine",
     "Fixed",
+    "Guarded",
     "Head",
     "Hinge",
     "Inhibition",
+    "LabelSmoothing",
     "Last",
     "Linear",
     "LoRA",
@@ -53,8 +81,9 @@ __all__ = [
     "Standard",
     "Threat",
     "Training",
-    "Transfer",
     "Whole",
+    "certify",
+    "compare",
     "doctor",
     "export",
     "finetune",
@@ -64,25 +93,34 @@ __all__ = [
     "quickstart",
     "read_adversarials",
     "report",
+    "tune",
     "update",
 ]
 
 __version__ = version("poise")
 
 _HOMES = {
+    "AutoPGD": "poise.attacks",
+    "FGSM": "poise.attacks",
     "PGD": "poise.attacks",
     "Misuse": "poise.core.misuse",
     "Threat": "poise.core.threat",
+    "AWP": "poise.objectives",
     "Adversarial": "poise.objectives",
+    "Averaged": "poise.objectives",
     "Constrained": "poise.objectives",
+    "Guarded": "poise.objectives",
     "Inhibition": "poise.objectives",
     "KL": "poise.objectives",
+    "LabelSmoothing": "poise.objectives",
+    "MART": "poise.objectives",
     "Mixing": "poise.objectives",
     "PCAT": "poise.objectives",
     "PCT": "poise.objectives",
     "RCAT": "poise.objectives",
     "Squared": "poise.objectives",
     "Standard": "poise.objectives",
+    "TRADES": "poise.objectives",
     "Adaptive": "poise.schedules",
     "Automatic": "poise.schedules",
     "Cosine": "poise.schedules",
@@ -95,8 +133,9 @@ _HOMES = {
     "LoRA": "poise.training",
     "Probe": "poise.training",
     "Training": "poise.training",
-    "Transfer": "poise.training",
     "Whole": "poise.training",
+    "certify": "poise.commands.certify",
+    "compare": "poise.commands.compare",
     "doctor": "poise.commands.doctor",
     "export": "poise.commands.export",
     "finetune": "poise.commands.finetune",
@@ -106,6 +145,7 @@ _HOMES = {
     "quickstart": "poise.commands.quickstart",
     "read_adversarials": "poise.evaluation",
     "report": "poise.commands.report",
+    "tune": "poise.commands.tune",
     "update": "poise.commands.update",
 }
 """Where each public name lives. They are imported when first used, so that `poise --help` does not wait for PyTorch."""

@@ -24,13 +24,15 @@ class Verb:
     Args:
         summary: what it does, in a line.
         example: a call that works.
-        positional: the option that words without a name belong to.
-        many: whether several such words are allowed.
+        positional: the option that words without a name belong to, or the options that such words name in turn.
+        many: whether several such words are allowed for one option.
+
+    The command ends with the `exit_code` of what its function returns, where that has one, and else with 0.
     """
 
     summary: str
     example: str
-    positional: str | None = None
+    positional: str | tuple[str, ...] | None = None
     many: bool = False
 
 
@@ -40,6 +42,11 @@ VERBS = {
         "make a pretrained classifier robust on your images",
         "poise finetune timm:resnet18 --weights resnet18.safetensors --data folder:photos --threat.epsilon 4/255",
         positional="model",
+    ),
+    "tune": Verb(
+        "search for the best options of a fine-tuning",
+        "poise tune search.yaml --trials 50 --where 'clean >= 0.8'",
+        positional="recipe",
     ),
     "update": Verb(
         "replace a model by a better one without losing what the old one did right",
@@ -58,11 +65,21 @@ VERBS = {
         "one classifier from an accurate and a robust one",
         "poise mix --standard run:runs/standard --robust run:runs/finetune --lose 1",
     ),
+    "certify": Verb(
+        "a proven radius for every image: smoothing, or bounds of the network itself",
+        "poise certify run:runs/finetune --sigma 0.25",
+        positional="model",
+    ),
     "report": Verb(
         "runs beside each other: a table and a page", "poise report runs/a runs/b", positional="runs", many=True
     ),
     "export": Verb(
         "a model as a file for another runtime, with a model card", "poise export run:runs/finetune", positional="model"
+    ),
+    "compare": Verb(
+        "what a new model loses and gains against the old one, and whether a release gate lets it pass",
+        "poise compare runs/old runs/new --gate gate.yaml --out comparison",
+        positional=("old", "new"),
     ),
     "doctor": Verb("versions, devices and speed, to paste into an issue", "poise doctor"),
 }
@@ -72,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _dispatch(words)
+        return _dispatch(words)
     except Misuse as error:
         return _told(str(error), REFUSED)
     except Failure as error:
@@ -84,16 +101,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "interrupted; a profile goes on with the same command, a run with --config RUN/recipe.yaml --resume",
             INTERRUPTED,
         )
-    return 0
 
 
-def _dispatch(words: list[str]) -> None:
+def _dispatch(words: list[str]) -> int:
     if not words or words[0] in {"-h", "--help", "help"}:
         print(_overview())  # noqa: T201
     elif words[0] == "--version":
         print(f"poise {version('poise')}")  # noqa: T201
     else:
-        _run(words[0], words[1:])
+        return _run(words[0], words[1:])
+    return 0
 
 
 def _told(line: str, code: int) -> int:
@@ -112,7 +129,7 @@ def _overview() -> str:
     )
 
 
-def _run(name: str, words: list[str]) -> None:
+def _run(name: str, words: list[str]) -> int:
     if name not in VERBS:
         raise Misuse(f"unknown command {name!r}; {suggestion(name, VERBS)}")
     verb = VERBS[name]
@@ -122,7 +139,7 @@ def _run(name: str, words: list[str]) -> None:
     named = _normalised(words, verb, parser)
     chosen = parser.parse_args(module.inherited(named) if hasattr(module, "inherited") else named)
     options = {key: value for key, value in vars(parser.instantiate(chosen)).items() if key != "config"}
-    function(**options)
+    return int(getattr(function(**options), "exit_code", 0))
 
 
 def _parser(name: str, verb: Verb, function: Callable[..., Any]) -> Any:
@@ -141,6 +158,20 @@ def _parser(name: str, verb: Verb, function: Callable[..., Any]) -> Any:
     parser.add_argument("--config", action="config", help="a recipe; options given beside it win")
     parser.add_function_arguments(function, as_positional=False, fail_untyped=True)
     return parser
+
+
+def options_of(name: str, tree: dict[str, Any]) -> dict[str, Any]:
+    """The options of a verb as its function takes them, from a recipe's tree; what it leaves out is as by default.
+
+    Raises:
+        Misuse: for what the command line would refuse as well.
+    """
+    from poise.commands.recipe import expanded  # noqa: PLC0415
+
+    function: Callable[..., Any] = getattr(import_module(f"poise.commands.{name}"), name)
+    parser = _parser(name, VERBS[name], function)
+    found = parser.instantiate(parser.parse_object(expanded(tree)))
+    return {key: value for key, value in vars(found).items() if key != "config"}
 
 
 def _load_recipe(text: str) -> Any:
@@ -174,7 +205,7 @@ def _normalised(words: list[str], verb: Verb, parser: Any) -> list[str]:
             if equals and last in FAMILIES:
                 value = import_path(last, value)
             kind = getattr(known.get(option), "_typehint", None)
-            if kind is bool and not equals and following.startswith("--"):
+            if (kind is bool or option not in known) and not equals and following.startswith("--"):
                 equals, value = "=", "true"
             listed = _holds_list(kind)
             result.append(option + equals + (_bracketed(value) if listed and equals else value))
@@ -197,9 +228,12 @@ def _bracketed(value: str) -> str:
 def _named(unnamed: list[str], verb: Verb) -> list[str]:
     if not unnamed:
         return []
-    if verb.positional is None or (len(unnamed) > 1 and not verb.many):
+    names = (verb.positional,) if isinstance(verb.positional, str) else verb.positional or ()
+    if verb.many:
+        return [f"--{names[0]}", json.dumps(unnamed)]
+    if len(unnamed) > len(names):
         raise Misuse(f"unexpected word {unnamed[-1]!r}; options have names, e.g. {verb.example}")
-    return [f"--{verb.positional}", json.dumps(unnamed) if verb.many else unnamed[0]]
+    return [word for name, value in zip(names, unnamed, strict=False) for word in (f"--{name}", value)]
 
 
 def _check_option(option: str, known: Collection[str]) -> None:

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from poise.cli import VERBS, main
+from poise.commands.recipe import read_recipe
 
 
 def _said(capsys, *words: str) -> tuple[int, str]:
@@ -38,6 +39,15 @@ def _said(capsys, *words: str) -> tuple[int, str]:
         ),
         ("finetune small --validate-on -1", "validate_on must be at least 0; got -1"),
         ("finetune small --schedule random --schedule.low 2", "random budgets need 0 <= low <= high <= 1"),
+        (
+            "finetune small --objective averaged --objective.objective trads",
+            "unknown objective 'trads'; did you mean 'trades'?",
+        ),
+        ("finetune small --objective guarded --objective.judge agpd", "unknown judge 'agpd'; did you mean 'apgd'?"),
+        (
+            "finetune small --objective labelsmoothing --objective.smoothing 2",
+            "label smoothing must be in [0, 1]; got 2.0",
+        ),
         ("finetune small --augmentation flop", "--augmentation: 'flop' is unknown; did you mean 'flip'?"),
         ("finetune nope:x", "no model is of the kind 'nope'"),
         ("finetune small --data digit", "digits"),
@@ -60,6 +70,16 @@ def test_misuse_is_one_readable_line_and_leaves_nothing(capsys, tmp_path, monkey
     assert "\n" not in told
     assert "Traceback" not in told
     assert list(tmp_path.iterdir()) == []
+
+
+def test_objectives_inside_objectives_can_be_named_on_the_command_line(tmp_path):
+    words = "finetune small --limit 40 --validate-on 0 --training.epochs 1 --threat.epsilon 0.1 --objective guarded"
+    words += " --objective.switch --objective.objective averaged --objective.objective.decay 0.9"
+    words += " --objective.objective.objective trades --objective.objective.objective.attack fgsm --trackers []"
+    assert main([*words.split(), "--out", str(tmp_path / "run")]) == 0
+    written = read_recipe(tmp_path / "run" / "recipe.yaml")["objective"]
+    assert (written["kind"], written["switch"], written["objective"]["decay"]) == ("guarded", True, 0.9)
+    assert written["objective"]["objective"]["attack"]["kind"] == "fgsm"
 
 
 def test_help_lists_every_verb_with_an_example_within_a_second():

@@ -1,51 +1,110 @@
+"""Several processes do what one does: gloo on one machine."""
+
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import signal
+import time
+from pathlib import Path
 
 import numpy as np
+import pytest
+from safetensors.torch import load_file
 
 import poise
+from poise.core.run_folder import RunFolder
 from poise.evaluation import read_profile
+from poise.schedules import Hinge
+from tests.launching import finished, launched
+
+# Three batches of 32 and a rest of 3, of which the second process gets none.
+TRAINING = poise.Training(epochs=3, batch_size=32, learning_rate=1e-2, checkpoint_every=2)
+OPTIONS = {"limit": 99, "validate_on": 21, "augmentation": "flip", "trackers": ()}
+WORDS = [
+    "--limit",
+    "99",
+    "--validate_on",
+    "21",
+    "--augmentation",
+    "flip",
+    "--trackers",
+    "[]",
+    "--threat.epsilon",
+    "0.1",
+    "--schedule.start",
+    "0",
+    "--training.epochs",
+    "3",
+    "--training.batch_size",
+    "32",
+    "--training.learning_rate",
+    "1e-2",
+    "--training.checkpoint_every",
+    "2",
+]
+MODEL = "python:tests.models.factories:exact"
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory) -> RunFolder:
+    """A double-precision network, fine-tuned robustly by one process."""
+    out = tmp_path_factory.mktemp("processes") / "one"
+    threat, schedule = poise.Threat(epsilon=0.1), Hinge(start=0.0)
+    return poise.finetune(MODEL, threat=threat, schedule=schedule, training=TRAINING, out=out, **OPTIONS).folder
+
+
+def _same_run(two: RunFolder, one: RunFolder) -> None:
+    expected = [{key: value for key, value in row.items() if key != "seconds"} for row in one.history()]
+    for found, row in zip(two.history(), expected, strict=True):
+        assert {key: value for key, value in found.items() if key != "seconds"} == pytest.approx(row, abs=1e-10, rel=0)
+    weights, reference = load_file(two.weights), load_file(one.weights)
+    for name, value in reference.items():
+        assert float((weights[name] - value).abs().max()) < 1e-10, name
+
+
+def test_two_processes_take_the_steps_that_one_takes(one, tmp_path):
+    told = finished(launched(2, ["finetune", MODEL, *WORDS, "--out", "two"], tmp_path))
+    _same_run(RunFolder(tmp_path / "two"), one)
+    assert [path.name for path in tmp_path.iterdir()] == ["two"]
+    assert told.count("3 epochs") == 1
+
+
+def test_two_processes_killed_and_resumed_take_the_steps_that_one_takes(one, tmp_path):
+    words, folder = ["finetune", MODEL, *WORDS, "--out", "two"], RunFolder(tmp_path / "two")
+    process = launched(2, words, tmp_path)
+    while process.poll() is None and not list(folder.checkpoints.glob("epoch-0000[12]*/position.json")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert not folder.weights.exists()
+    finished(launched(2, [*words, "--resume"], tmp_path))
+    _same_run(folder, one)
+
+
+def test_what_cannot_be_done_ends_all_processes_and_leaves_nothing(tmp_path):
+    (tmp_path / "two").mkdir()
+    process = launched(2, ["finetune", MODEL, *WORDS, "--out", "two"], tmp_path)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "two exists already" in told
+    assert list((tmp_path / "two").iterdir()) == []
 
 
 def test_two_processes_make_the_profile_that_one_makes(tmp_path):
-    """gloo on one machine; each process attacks half of the images and the main one writes."""
-    run = poise.finetune(
-        "small",
-        training=poise.Training(epochs=1, batch_size=64),
-        threat=poise.Threat(epsilon=0.1),
-        limit=120,
-        validate_on=0,
-        trackers=(),
-        out=tmp_path / "run",
-    )
-    options = {"suite": "fast", "soundness": False, "keep_adversarials": True}
-    one = poise.profile(run.address, **options, out=tmp_path / "one.parquet")
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "poise"]
-    words = ["profile", run.address, "--suite", "fast", "--soundness", "false", "--keep-adversarials"]
-    words += ["--out", str(tmp_path / "two.parquet")]
-    ended = subprocess.run(
-        [*launch, *words], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr.decode()[-2000:]
+    """Each process attacks half of the images and the main one writes."""
+    threat, training = poise.Threat(epsilon=0.1), poise.Training(epochs=1, batch_size=64)
+    options = {"limit": 120, "validate_on": 0, "trackers": ()}
+    run = poise.finetune("small", training=training, threat=threat, out=tmp_path / "run", **options)
+    one = poise.profile(run.address, suite="fast", soundness=False, out=tmp_path / "one.parquet")
+    words = ["profile", run.address, "--suite", "fast", "--soundness", "false", "--out", "two.parquet"]
+    process = launched(2, words, tmp_path)
+    journals = set()
+    while process.poll() is None:
+        journals |= {path.name for path in Path(tmp_path).glob("two.parquet*")}
+        time.sleep(0.005)
+    finished(process)
     two = read_profile(tmp_path / "two.parquet")
     assert two.header == one.header
     assert two.ids == one.ids
     assert np.array_equal(two.broken_from, one.broken_from)
-    kept = [poise.read_adversarials(tmp_path / f"{name}.parquet") for name in ("one", "two")]
-    assert kept[0].ids == kept[1].ids
-    assert len(kept[0]) > 5
-    files = ["one.adversarials.parquet", "one.parquet", "run", "two.adversarials.parquet", "two.parquet"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == files
+    assert len(journals - {"two.parquet"}) == 2  # one a process, while they were at work
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.parquet", "run", "two.parquet"]

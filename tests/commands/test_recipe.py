@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
-from poise.attacks import PGD
+from poise.attacks import PGD, AutoPGD
 from poise.commands.recipe import expanded, import_path, members, plain, read_recipe, recipe_text
 from poise.core.misuse import Misuse
 from poise.core.threat import Threat
-from poise.objectives import Adversarial
+from poise.objectives import TRADES, Adversarial, Averaged, Guarded
 from poise.schedules import Fixed, Hinge
 from poise.training import Training
 
@@ -45,6 +45,23 @@ def test_what_was_written_expands_to_import_paths():
     assert inner["class_path"] == "poise.attacks.pgd.PGD"
     assert inner["init_args"]["steps"] == 3
     assert expanded({"schedule": "fixed"}) == {"schedule": {"class_path": "poise.schedules.fixed.Fixed"}}
+
+
+def test_members_may_stand_inside_members():
+    options = {"objective": Guarded(objective=Averaged(objective=TRADES(beta=3.0)), judge=AutoPGD(steps=2))}
+    tree = yaml.safe_load(recipe_text("finetune", options))
+    assert tree["objective"]["kind"] == "guarded"
+    assert tree["objective"]["judge"] == {
+        "kind": "apgd",
+        "model_mode": "eval",
+        "steps": 2,
+        "random_start": True,
+        "steps_follow": False,
+    }
+    assert tree["objective"]["objective"]["objective"]["kind"] == "trades"
+    inner = expanded(tree)["objective"]["init_args"]
+    assert inner["judge"]["class_path"] == "poise.attacks.auto_pgd.AutoPGD"
+    assert inner["objective"]["init_args"]["objective"]["init_args"]["beta"] == 3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,8 @@ def test_the_code_of_a_page_runs(page, desk, monkeypatch):
                 exec(compile(body, page.name, "exec"), vars(module))  # noqa: S102 - our own pages
             case "yaml":
                 assert isinstance(yaml.safe_load(body), dict)
+                if named := re.match(r"# (\w+\.yaml)\n", body):
+                    Path(named[1]).write_text(body, encoding="utf-8")
             case other:
                 pytest.fail(f"{page.name}: a block in {other or 'no language'} cannot be tested")
 

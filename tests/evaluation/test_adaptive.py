@@ -161,16 +161,6 @@ def test_no_course_of_attacks_makes_surrogates_raise_a_verdict(mode, own):
     assert lowered > 5
 
 
-def test_without_surrogates_the_brackets_are_the_ordinary_ones():
-    falls = np.random.default_rng(0).random((3, 6)) < 0.3
-
-    def outcome(work):
-        return work.point if falls[work] else None
-
-    right = np.array([True])
-    assert _settled(SurrogateBrackets(right, 6, 3, 3), outcome) == _settled(Brackets(right, 6, 3), outcome)
-
-
 @pytest.mark.parametrize("sharpening", [None, Sharpening(scale=2.0, power=2.0, shift=-0.5, linear_alpha=0.7)])
 def test_it_is_never_more_optimistic_than_attacking_the_mixture_alone(sharpening):
     standard, robust = linear_classifier(4, (1, 3, 3), seed=2), linear_classifier(4, (1, 3, 3), seed=11)

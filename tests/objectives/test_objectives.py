@@ -16,8 +16,8 @@ STREAM = Stream.seeded(0)
 def test_standard_is_mean_cross_entropy_on_clean_images():
     model, data = Linear(3, (4,)), batch(5, (4,), 3)
     terms = Standard().terms(Step(model, data, 0.5, "linf", STREAM))
-    torch.testing.assert_close(terms["loss"], nn.functional.cross_entropy(model(data.images).float(), data.labels))
-    right = (model(data.images).argmax(1) == data.labels).float().mean()
+    torch.testing.assert_close(terms["loss"], nn.functional.cross_entropy(model(data.images), data.labels))
+    right = (model(data.images).argmax(1) == data.labels).double().mean()
     assert terms["accuracy"] == right
 
 
@@ -26,7 +26,7 @@ def test_adversarial_is_cross_entropy_on_what_the_attack_returns():
     attack = PGD(steps=3)
     terms = Adversarial(attack=attack).terms(Step(model, data, 0.2, "l2", STREAM))
     attacked = attack.perturb(model, data, 0.2, "l2", STREAM)
-    expected = cross_entropy(model(attacked).float(), data.labels).mean()
+    expected = cross_entropy(model(attacked), data.labels).mean()
     torch.testing.assert_close(terms["loss"], expected)
     assert terms["loss"] > Standard().terms(Step(model, data, 0.0, "l2", STREAM))["loss"]
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from poise.attacks import PGD
+from poise.attacks import FGSM, PGD
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
-from poise.objectives import Adversarial, Objective, Standard
+from poise.objectives import TRADES, Adversarial, Averaged, Guarded, Objective, Standard
 from poise.schedules import Adaptive, Automatic, Cosine, Fixed, Hinge, Linear, Random
 from poise.training import Diverged, Task, Training, check_task, train
 from tests.models_for_tests import random_images, small_network
@@ -370,6 +370,34 @@ def test_what_an_objective_remembers_survives_an_interruption(tmp_path):
     train(again, folder, trackers=())
     for name, value in whole.classifier.state_dict().items():
         assert torch.equal(value, again.classifier.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Averaged(objective=TRADES(attack=PGD(steps=1)), decay=0.9),
+        Guarded(objective=Adversarial(attack=FGSM(step_size=1e-6)), every=2, gap=0.01, switch=True),
+    ],
+    ids=["averaged", "guarded"],
+)
+def test_objectives_that_remember_resume_to_the_same_weights(tmp_path, objective):
+    options = Training(epochs=3, batch_size=16, learning_rate=3e-2, checkpoint_every=3)
+    whole = _trained(tmp_path / "whole", options=options, objective=objective, schedule=Fixed())
+    folder, steps = _folder(tmp_path / "cut"), 0
+
+    def kill(share, facts):
+        nonlocal steps
+        steps += 1
+        if steps == 8:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        train(_task(options=options, objective=objective, schedule=Fixed()), folder, trackers=(), watch=kill)
+    resumed = _task(options=options, objective=objective, schedule=Fixed())
+    train(resumed, folder, trackers=())
+    assert _same(_weights(resumed), whole)
+    if isinstance(objective, Guarded):
+        assert folder.history()[-1]["train/collapsed"] == 1  # it did switch, so the state mattered
 
 
 class _Comparing(Standard):

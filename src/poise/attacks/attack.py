@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +40,10 @@ class Attack(ABC):
         if self.model_mode not in ("eval", "train"):
             raise Misuse(f"a model is attacked in 'eval' or 'train' mode; got {self.model_mode!r}")
 
+    def at(self, share: float) -> Attack:  # noqa: ARG002
+        """The attack as it is run at a share of the target epsilon, in [0, 1]; by default it is always the same."""
+        return self
+
     @abstractmethod
     def perturb(
         self,
@@ -60,6 +65,16 @@ class Attack(ABC):
             stream: randomness, used under the batch's ids.
             loss: what to raise.
         """
+
+
+def idle(batch: Batch, epsilon: float | Float[Tensor, " n"]) -> bool:
+    """Whether there is nothing to attack: no example, or no budget. A number tells without waiting for the device."""
+    return not len(batch) or not (epsilon.any() if isinstance(epsilon, Tensor) else epsilon)
+
+
+def followed(steps: int, share: float) -> int:
+    """The part of an attack's steps that a share of the target epsilon gets, rounded up; at least 1."""
+    return max(1, math.ceil(share * steps - 1e-9))
 
 
 def radii(epsilon: float | Float[Tensor, " n"], images: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from poise.attacks.attack import Attack, Loss, radii
+from poise.attacks.attack import Attack, Loss, followed, idle, radii
 from poise.core.batch import Batch
 from poise.core.losses import cross_entropy
 from poise.core.misuse import Misuse
@@ -33,6 +33,7 @@ class PGD(Attack):
         step_size: length of a step in units of epsilon.
         random_start: start from a uniform point of the ball instead of the image itself.
         sparsity: l1 only: share of the pixels that one step moves, in (0, 1].
+        steps_follow: take fewer steps while a schedule holds epsilon below its target, in proportion, rounded up.
         model_mode: state of the model while attacked: "eval" or "train".
     """
 
@@ -40,6 +41,7 @@ class PGD(Attack):
     step_size: float = 0.25
     random_start: bool = True
     sparsity: float = 0.05
+    steps_follow: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,6 +51,10 @@ class PGD(Attack):
             raise Misuse(f"PGD's step size must be positive, in units of epsilon; got {self.step_size}")
         if not 0 < self.sparsity <= 1:
             raise Misuse(f"PGD's sparsity is a share of the pixels in (0, 1]; got {self.sparsity}")
+
+    def at(self, share: float) -> PGD:
+        """See `Attack.at`."""
+        return replace(self, steps=followed(self.steps, share), steps_follow=False) if self.steps_follow else self
 
     def perturb(
         self,
@@ -61,20 +67,46 @@ class PGD(Attack):
     ) -> Float[Tensor, "n *shape"]:
         """See `Attack.perturb`."""
         images = batch.images
-        # A number tells whether there is anything to do without waiting for the device, as a tensor cannot.
-        if not len(images) or not (epsilon.any() if isinstance(epsilon, Tensor) else epsilon):
+        if idle(batch, epsilon):
             return images
         radius = radii(epsilon, images)
+        ball = Ball(images, radius, norm)
         points = random_point(images, radius, norm, stream, batch.ids) if self.random_start else images
-        step = per_example(self.step_size * radius, images)
-        with _attackable(model, self.model_mode == "train"):
+        with attackable(model, self.model_mode == "train"):
             for _ in range(self.steps):
                 slope = image_gradient(model, points, batch.labels, loss)
-                points = project(points + step * self._direction(slope, points, norm), images, radius, norm)
+                points = ball.climbed(points, slope, self.step_size, self.sparsity)
         return points
 
-    def _direction(self, slope: Tensor, points: Tensor, norm: Norm) -> Tensor:
-        return sparse_direction(slope, points, self.sparsity) if norm == "l1" else steepest(slope, norm)
+
+@dataclass(frozen=True)
+class Ball:
+    """The points that an attack may reach.
+
+    Args:
+        images: centres.
+        radius: radii.
+        norm: the ball's norm.
+    """
+
+    images: Float[Tensor, "n *shape"]
+    radius: Float[Tensor, " n"]
+    norm: Norm
+
+    def climbed(
+        self, points: Float[Tensor, "n *shape"], slope: Float[Tensor, "n *shape"], step_size: float, sparsity: float
+    ) -> Float[Tensor, "n *shape"]:
+        """One step of projected gradient ascent.
+
+        Args:
+            points: where each example stands.
+            slope: the gradient there.
+            step_size: length of the step in units of the radius.
+            sparsity: l1 only: share of the pixels that move.
+        """
+        way = sparse_direction(slope, points, sparsity) if self.norm == "l1" else steepest(slope, self.norm)
+        moved = points + per_example(step_size * self.radius, points) * way
+        return project(moved, self.images, self.radius, self.norm)
 
 
 def image_gradient(
@@ -106,7 +138,7 @@ def sparse_direction(
 
 
 @contextmanager
-def _attackable(model: nn.Module, training: bool) -> Iterator[None]:
+def attackable(model: nn.Module, training: bool) -> Iterator[None]:
     """The model in the mode asked for, without weight gradients, and with its buffers put back afterwards."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()} if training else {}
     with evaluating(model, training=training), frozen(model):

@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from poise.attacks.pgd import sparse_direction
+from poise.attacks.pgd import Ball
 from poise.attacks.rows import choose
 from poise.attacks.search import Answer, Problem, Search, State
 from poise.core.losses import cross_entropy
 from poise.core.misuse import Misuse
-from poise.core.norms import per_example, project, random_point, steepest
+from poise.core.norms import random_point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +69,10 @@ class PGDSearch(Search):
         """One step along the gradient, projected onto ball and box."""
         slope = answer.gradient
         assert slope is not None  # noqa: S101 - `needs_gradient` asks for it
-        way = sparse_direction(slope, points, self.sparsity) if self.norm == "l1" else steepest(slope, self.norm)
-        moved = points + per_example(self.step_size * problem.radius, points) * way
+        ball = Ball(problem.images, problem.radius, self.norm)
         query = state["query"] + ~state["done"]
         return {
-            "points": choose(state["done"], points, project(moved, problem.images, problem.radius, self.norm)),
+            "points": choose(state["done"], points, ball.climbed(points, slope, self.step_size, self.sparsity)),
             "query": query,
             "done": query >= self.queries,
         }

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+from poise.commands.diagnosis import attending, conclusion, setting_of, standard_accuracy
 from poise.commands.fitting import begun, fit, seconds
 from poise.commands.run import Run
 from poise.commands.terminal import say
 from poise.commands.validation import check_validation, validation
 from poise.core.threat import Threat
-from poise.data import Augmentation, open_data
+from poise.data import Augmentation, ImageSet, open_data
 from poise.models import open_model
 from poise.objectives import Adversarial, Objective
 from poise.schedules import Hinge, Schedule
-from poise.training import Task, Training, Transfer, Whole, check_surroundings, check_task
+from poise.training import Noted, Task, Training, Transfer, Validate, Whole, check_surroundings, check_task
 
 
 def finetune(
@@ -31,6 +35,7 @@ def finetune(
     limit: int | None = None,
     skip_unreadable: bool = False,
     validate_on: int = 500,
+    compare_with: str | None = None,
     trackers: tuple[str, ...] = ("tensorboard",),
     out: Path | str | None = None,
     resume: bool = False,
@@ -49,7 +54,9 @@ def finetune(
         threat: what the model shall withstand.
         schedule: how epsilon grows to the threat's: hinge, fixed, linear, cosine, random, automatic (starts when clean
             accuracy stops improving) or adaptive (follows what the network can take).
-        objective: what a step minimises: adversarial or standard.
+        objective: what a step minimises: adversarial, trades, mart or standard; or one of them inside averaged (weights
+            averaged over steps), awp (adversarial weight perturbation), labelsmoothing or guarded (notices catastrophic
+            overfitting), as in {kind: averaged, objective: {kind: trades, beta: 6}}.
         training: epochs, batch size, optimiser and the like.
         transfer: which weights are trained: whole, head, last (blocks), probe (the head first, then all) or lora.
         augmentation: random changes of training images: none, flip, crop (flip and shift), finetune (flip, colour,
@@ -58,6 +65,7 @@ def finetune(
         limit: use this many images of each split, the same ones every time.
         skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
         validate_on: measure clean and robust accuracy on this many validation images after each epoch; 0 for none.
+        compare_with: run:FOLDER of a standard fine-tuning on the same data; the run then says what robustness cost.
         trackers: where accelerate sends the figures of every epoch; [] for nowhere.
         out: the run folder to create; by default runs/finetune, with a number behind it where that exists.
         resume: go on with the interrupted run in `out`, with the recipe it was started with.
@@ -71,21 +79,65 @@ def finetune(
     """
     out = None if out is None else Path(out)
     options = {name: value for name, value in locals().items() if name != "resume"}
-    check_validation(validate_on, schedule)
-    check_surroundings(training)
-    splits = open_data(data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
-    train_set = splits.train
+    return fine_tuned(options, resume=resume)
+
+
+def fine_tuned(
+    options: Mapping[str, Any],
+    *,
+    resume: bool = False,
+    measuring: Callable[..., Validate | None] = validation,
+    noted: Noted = lambda _: None,
+) -> Run:
+    """What `finetune` does with its options; a search measures and listens in its own way.
+
+    Args:
+        options: those of `finetune`, all but resume.
+        resume: go on with the interrupted run.
+        measuring: makes what is called after every epoch, from the arguments of `validation`.
+        noted: told of every epoch's figures.
+    """
+    given = SimpleNamespace(**options)
+    check_validation(given.validate_on, given.schedule)
+    check_surroundings(given.training)
+    standard = standard_accuracy(given.compare_with, options)
+    splits = open_data(
+        given.data, image_size=given.image_size, limit=given.limit, skip_unreadable=given.skip_unreadable
+    )
     for name in splits.skipped:
         say(f"left out, unreadable: {name}")
+    task = _task(given, splits.train)
+    check_task(task, given.trackers)
+    folder = begun("finetune", options, given.out, resume=resume)
+    setting = setting_of(task, standard)
+    look = attending(folder, setting)
+
+    def both(row: Mapping[str, float]) -> None:
+        look(row)
+        noted(row)
+
+    validate = measuring(splits.validation, given.threat, given.validate_on, given.schedule, given.seed)
+    fit(task, folder, f"fine-tuning {folder.path.name}", validate=validate, noted=both, trackers=given.trackers)
+    conclusion(folder, setting)
+    say(f"{folder.path}: {given.training.epochs} epochs, {seconds(folder):.1f} s")
+    return Run(folder)
+
+
+def _task(given: SimpleNamespace, images: ImageSet) -> Task:
+    """What is to be trained, with the network opened for these images."""
     classifier = open_model(
-        model, weights=weights, classes=train_set.classes, shape=train_set.shape, seed=seed, new_head=True
+        given.model, weights=given.weights, classes=images.classes, shape=images.shape, seed=given.seed, new_head=True
     )
     for note in classifier.notes:
         say(note)
-    task = Task(classifier, train_set, objective, schedule, threat, training, augmentation, seed, transfer=transfer)
-    check_task(task, trackers)
-    folder = begun("finetune", options, out, resume=resume)
-    validate = validation(splits.validation, threat, validate_on, schedule, seed)
-    fit(task, folder, f"fine-tuning {folder.path.name}", validate=validate, trackers=trackers)
-    say(f"{folder.path}: {training.epochs} epochs, {seconds(folder):.1f} s")
-    return Run(folder)
+    return Task(
+        classifier,
+        images,
+        given.objective,
+        given.schedule,
+        given.threat,
+        given.training,
+        given.augmentation,
+        given.seed,
+        transfer=given.transfer,
+    )

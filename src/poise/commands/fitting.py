@@ -11,7 +11,7 @@ from poise.commands.terminal import say, watching
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.models import save_model
-from poise.training import Task, Validate, on_main, train
+from poise.training import Noted, Task, Validate, on_main, train
 
 
 def begun(verb: str, options: Mapping[str, object], out: Path | None, *, resume: bool) -> RunFolder:
@@ -41,7 +41,15 @@ def _begun(verb: str, options: Mapping[str, object], out: Path | None, *, resume
     return folder
 
 
-def fit(task: Task, folder: RunFolder, label: str, *, validate: Validate | None, trackers: tuple[str, ...]) -> None:
+def fit(
+    task: Task,
+    folder: RunFolder,
+    label: str,
+    *,
+    validate: Validate | None,
+    trackers: tuple[str, ...],
+    noted: Noted = lambda _: None,
+) -> None:
     """Train, unless the folder holds the final weights already, and leave them there.
 
     Args:
@@ -50,11 +58,12 @@ def fit(task: Task, folder: RunFolder, label: str, *, validate: Validate | None,
         label: what a person is told is going on.
         validate: called after every epoch.
         trackers: names of accelerate's trackers.
+        noted: told of every epoch's figures.
     """
     if on_main(folder.weights.exists):
         return
     with watching(label) as watch:
-        train(task, folder, validate=validate, watch=watch, tell=say, trackers=trackers)
+        train(task, folder, validate=validate, watch=watch, tell=say, noted=noted, trackers=trackers)
     on_main(lambda: save_model(task.classifier.cpu(), folder.path))
 
 

@@ -1,17 +1,19 @@
-"""Mix an accurate and a robust classifier into one that is nearly as accurate as the first and as robust as the second."""
+"""Mix an accurate and a robust classifier into one with most of what either is good for."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from accelerate import PartialState
 
 from poise.commands.recipe import read_recipe, refuse_changes, write_recipe
 from poise.commands.run import Run, fresh_path
-from poise.commands.sweep import Sweep, held_out
+from poise.commands.sweep import Sweep, alphas_of, held_out
 from poise.commands.terminal import say, watching
 from poise.core.misuse import Misuse, suggestion
 from poise.core.run_folder import RunFolder
@@ -19,7 +21,7 @@ from poise.core.streams import Stream, global_seed
 from poise.core.threat import Threat
 from poise.data import Splits, decoded, open_data
 from poise.evaluation import Suite
-from poise.evaluation.frontier import Frontier, choose, write_frontier
+from poise.evaluation.frontier import Frontier, Point, choose, write_frontier
 from poise.models import Classifier, open_model, save_model
 from poise.models.mixing import Blend, Gate, MixedClassifier, plan_gate
 from poise.models.mixing.calibration import Calibrated, calibrated_scale, calibrated_sharpening
@@ -64,7 +66,7 @@ def mix(
     resume: bool = False,
     seed: int = 0,
 ) -> Run:
-    """Mix two classifiers: the accurate one's mistakes under attack are outvoted, the robust one's clean ones put right.
+    """Mix two classifiers, so that one's mistakes under attack are outvoted and the other's clean ones put right.
 
     Mixtures are tried on validation images, attacked through all their outputs; the most accurate one whose robust
     accuracy stays within `lose` points of the robust branch's is kept as the run's model. What was tried is shown and
@@ -79,7 +81,7 @@ def mix(
         alpha: the robust branch's weight, or the gate's lower bound; nothing is then tried or chosen.
         alphas: the weights, or lower bounds, to try, in place of the default ones.
         lose: robust accuracy that may be given up for clean accuracy, in points (percent) on the validation images.
-        calibrate: choose scale_robust by the robust branch's margins on validation images.
+        calibrate: choose scale_robust by the robust branch's margins on validation images, for a constant alpha.
         scale_standard: factor of the accurate branch's logits.
         scale_robust: factor of the robust branch's logits.
         gate_width: width of the gate in units of the branches'; 1 is that of the published one.
@@ -93,7 +95,8 @@ def mix(
         skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
         trackers: where accelerate sends the figures of every epoch of the gate.
         out: the run folder to create; by default runs/mix, with a number behind it where that exists.
-        resume: go on with the interrupted run in `out`, with the recipe it was started with.
+        resume: go on with the run in `out`, with the recipe it was started with; `lose` and `alphas` may be others,
+            and what was measured is not measured again.
         seed: decides everything random.
 
     Returns:
@@ -111,6 +114,8 @@ def mix(
     skip_unreadable = skip_unreadable or bool(recipe.get("skip_unreadable"))
     options = {name: value for name, value in locals().items() if name not in {"resume", "recipe"}}
     _refuse_nonsense(method, objective, lose, validate_on, [*(alphas or ()), *(() if alpha is None else (alpha,))])
+    if calibrate and method != "constant":
+        raise Misuse(f"calibrate chooses the scale of a constant mixture; the method is {method}")
     splits = open_data(data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
     branches = [_branch(address, splits, seed) for address in (standard, robust)]
     work = _Mixing(
@@ -133,9 +138,10 @@ def mix(
     if alpha is None:
         sweep = Sweep(images=work.validation, threat=threat, suite=suite, seed=seed, folder=folder.path / "sweep")
         frontier = _tried(sweep, mixed, blends, lose)
-        write_frontier(frontier, folder.path / "frontier.json")
-        _show(frontier)
         blends = [blends[frontier.chosen]]
+        if mixed.gate is not None:
+            frontier = replace(frontier, alphas=alphas_of(mixed.blended(blends[0]), sweep))
+        write_frontier(frontier, folder.frontier)
     final = mixed.blended(blends[0])
     save_model(final.cpu(), folder.path)
     say(f"{folder.path}: {method} mixture, alpha {_range(final.alpha_low, final.alpha_high)}")
@@ -172,7 +178,7 @@ class _Mixing:
             branch.requires_grad_(requires_grad=False)
         images = self.splits.train
         some = Stream.seeded(self.seed).fold("measured").permutation(len(images))[:_MEASURED]
-        mixed.measure_gate(images.images(some))
+        mixed.measure_gate(images.images(some).to(mixed.device))
         return Task(mixed, images, objective, Fixed(), self.threat, training, "none", self.seed)
 
     def candidates(
@@ -183,7 +189,8 @@ class _Mixing:
             return trained.eval(), [replace(trained.blend, alpha_low=low) for low in self.alphas]
         if method == "nonlinear":
             known = held_out(self.plain.robust, self.validation, self.threat, self.seed)
-            return self.plain, [_told(calibrated_sharpening(known, keep)).blend for keep in KEEPS]
+            found = [_told(calibrated_sharpening(known, keep)).blend for keep in KEEPS]
+            return self.plain, list(dict.fromkeys(found))
         scale = self.scales[1]
         if calibrate:
             known = held_out(self.plain.robust, self.validation, self.threat, self.seed)
@@ -196,10 +203,16 @@ class _Mixing:
 
 def _tried(sweep: Sweep, mixed: MixedClassifier, blends: Sequence[Blend], lose: float) -> Frontier:
     """Both branches alone and every blend between them; the choice is made among the blends."""
+    say(f"on {len(sweep.images)} validation images, {sweep.threat}, {sweep.suite}:")
     standard = replace(sweep.measured(mixed.standard, "standard alone"), alpha_low=0.0, alpha_high=0.0)
     robust = sweep.measured(mixed.robust, "robust alone")
-    points = list(sweep.points(mixed, blends))
+    points: list[Point] = []
+    for point in itertools.chain((standard, robust), sweep.points(mixed, blends)):
+        say(f"  {point.name:<22} clean {_percent(point.clean)}  robust {_percent(point.robust)}")
+        points.append(point)
+    points = points[2:]
     chosen = choose(points, robust.robust, lose)
+    say(f"chosen: {points[chosen].name}")
     return Frontier(
         threat=str(sweep.threat),
         suite=sweep.suite,
@@ -208,13 +221,6 @@ def _tried(sweep: Sweep, mixed: MixedClassifier, blends: Sequence[Blend], lose: 
         chosen=chosen,
         lose=lose,
     )
-
-
-def _show(frontier: Frontier) -> None:
-    say(f"on {frontier.images} validation images, {frontier.threat}, {frontier.suite}:")
-    for index, point in enumerate(frontier.points):
-        mark = "  <- chosen" if index == frontier.chosen else ""
-        say(f"  {point.name:<22} clean {_percent(point.clean)}  robust {_percent(point.robust)}{mark}")
 
 
 def _percent(estimate: Any) -> str:
@@ -227,8 +233,8 @@ def _range(low: float, high: float) -> str:
 
 def _told(found: Calibrated) -> Calibrated:
     say(
-        f"calibrated: alpha {found.blend.alpha_low:.4g} keeps {found.kept:.1%} of the robust branch's predictions under "
-        f"attack and lets {found.fixable:.1%} of its clean mistakes be put right"
+        f"calibrated: alpha {found.blend.alpha_low:.4g} keeps {found.kept:.1%} of its right predictions "
+        f"under attack and lets {found.fixable:.1%} of its clean mistakes be put right"
     )
     return found
 
@@ -244,7 +250,8 @@ def _branch(address: str, splits: Splits, seed: int) -> Classifier:
             f"{foreign[0]} is built by foreign code, which a run folder never executes, so a mixture with it cannot be "
             "kept in one; mix it in Python with poise.models.mixing.MixedClassifier"
         )
-    return branch
+    device = PartialState().device
+    return branch.eval().to(device if device.type == "cuda" else "cpu")
 
 
 def _parts(classifier: Classifier) -> list[str]:
@@ -270,9 +277,7 @@ def _refuse_nonsense(method: str, objective: Objective, lose: float, validate_on
         raise Misuse("nonlinear mixing finds its alphas by calibration; leave alpha and alphas out")
     for value in alphas:
         if not 0 <= value <= 1 or (method == "network" and value == 1):
-            raise Misuse(
-                f"alpha is the robust branch's weight, from 0 to 1 (a gate's lower bound below 1); got {value}"
-            )
+            raise Misuse(f"alpha is the robust branch's weight, from 0 to 1 (below 1 for a gate); got {value}")
 
 
 def _folder(options: Mapping[str, object], out: Path | None, *, resume: bool) -> RunFolder:
@@ -280,9 +285,9 @@ def _folder(options: Mapping[str, object], out: Path | None, *, resume: bool) ->
         if out is None:
             raise Misuse("say which run to resume, e.g. --config RUN/recipe.yaml --resume, or --out RUN --resume")
         folder = RunFolder.open(out)
-        refuse_changes(folder, options, ignored=("out",))
-        return folder
-    folder = RunFolder.create(out or fresh_path(Path("runs/mix")))
+        refuse_changes(folder, options, ignored=("out", "lose", "alphas"))
+    else:
+        folder = RunFolder.create(out or fresh_path(Path("runs/mix")))
     write_recipe(folder, "mix", {**options, "out": folder.path})
     return folder
 

@@ -107,7 +107,7 @@ def profile(
         raise Misuse(f"unknown split {split!r}; {suggestion(str(split), get_args(Split))}")
     chosen = None if part is None else Part.read(part)
     recipe = recipe_of(model)
-    target = Path(out) if out else _default_path(model, chosen)
+    target = Path(out) if out else profile_path(model, chosen)
     if target.exists() and not overwrite:
         raise Misuse(f"{target} exists already; replace it with --overwrite, or write elsewhere with --out")
     threat = threat or Threat(**recipe.get("threat", {}))
@@ -176,7 +176,8 @@ def inherited(words: list[str]) -> list[str]:
     return with_threat_of(next((word for word in words if word.startswith("run:")), ""), words)
 
 
-def _default_path(model: str, part: Part | None) -> Path:
+def profile_path(model: str, part: Part | None = None) -> Path:
+    """Where the profile of a model, or of a part of its data, lies unless a person says otherwise."""
     kind, _, place = model.partition(":")
     ending = f".part-{part.number}-of-{part.of}.parquet" if part else ".parquet"
     if kind == "run":

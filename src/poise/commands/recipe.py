@@ -27,6 +27,7 @@ FAMILIES = {
     "objective": "poise.objectives.Objective",
     "attack": "poise.attacks.Attack",
     "distance": "poise.objectives.Distance",
+    "judge": "poise.attacks.Attack",
     "transfer": "poise.training.Transfer",
 }
 """Options that hold a member of a family, by the last part of their name, with the family's base class."""
@@ -44,8 +45,13 @@ def members(family: str) -> dict[str, str]:
         member = waiting.pop()
         waiting += member.__subclasses__()
         if not member.__abstractmethods__:
-            found[member.__name__.lower()] = f"{member.__module__}.{member.__qualname__}"
+            found[_short_name(member)] = f"{member.__module__}.{member.__qualname__}"
     return found
+
+
+def _short_name(member: type) -> str:
+    """What a member is called: its own "kind" where it has one, else its class's name."""
+    return str(vars(member).get("kind", member.__name__.lower()))
 
 
 def import_path(family: str, kind: str) -> str:
@@ -101,9 +107,7 @@ def _named(kind: type) -> dict[str, str]:
         module, _, name = base.rpartition(".")
         if issubclass(kind, getattr(import_module(module), name)):
             return {
-                "kind": kind.__name__.lower()
-                if path in members(family).values() and path.startswith("poise.")
-                else path
+                "kind": _short_name(kind) if path in members(family).values() and path.startswith("poise.") else path
             }
     return {}
 

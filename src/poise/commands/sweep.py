@@ -28,12 +28,13 @@ from poise.evaluation import (
     share,
     write_profile,
 )
-from poise.evaluation.frontier import Point
+from poise.evaluation.frontier import Alphas, Point
 from poise.models import Classifier
 from poise.models.mixing import Blend, MixedClassifier
 from poise.models.mixing.calibration import HeldOut
 
 _BATCH = 128
+_BINS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +63,9 @@ class Sweep:
         """
         clean = clean_accuracies(mixed, blends, self.images)
         for blend, accuracy in zip(blends, clean, strict=True):
-            name = f"alpha {blend.alpha_low:.4g}"
+            name = f"alpha {blend.alpha_low:.6g}"
             if blend.alpha_high > blend.alpha_low:
-                name += f" to {blend.alpha_high:.4g}"
+                name += f" to {blend.alpha_high:.6g}"
             found = self.measured(mixed.blended(blend), name)
             yield replace(found, alpha_low=blend.alpha_low, alpha_high=blend.alpha_high, clean=accuracy)
 
@@ -100,6 +101,23 @@ def clean_accuracies(mixed: MixedClassifier, blends: Sequence[Blend], images: Im
                 network = mixed.blended(blend).network
                 right[index] += (~misclassified(network.mixed(*seen), batch.labels)).sum().cpu()
     return [share(int(count), len(images)) for count in right]
+
+
+def alphas_of(mixed: MixedClassifier, sweep: Sweep) -> Alphas:
+    """What a gate does on validation images, clean and under 20 steps of APGD on the whole mixture."""
+    search = APGD(norm=sweep.threat.norm, stream=Stream.seeded(sweep.seed).fold("alphas"), steps=20)
+    counts = torch.zeros(2, _BINS)
+    with evaluating(mixed):
+        for batch in batches(sweep.images, batch_size=_BATCH, device=mixed.device):
+            nothing = torch.zeros_like(batch.labels)
+            radius = radii(float(sweep.threat.epsilon), batch.images)
+            problem = Problem(batch.images, batch.labels, radius, batch.ids, nothing, nothing)
+            for row, images in enumerate((batch.images, run_search(search, mixed, problem)[0])):
+                with torch.no_grad():
+                    given = mixed.alpha(images).float().cpu()
+                counts[row] += given.histc(_BINS, mixed.alpha_low, mixed.alpha_high)
+    clean, attacked = (tuple(int(count) for count in row) for row in counts)
+    return Alphas(low=mixed.alpha_low, high=mixed.alpha_high, clean=clean, attacked=attacked)
 
 
 def held_out(robust: Classifier, images: ImageSet, threat: Threat, seed: int) -> HeldOut:

@@ -14,9 +14,15 @@ Labels = Int[Tensor, " n"]
 PerExample = Float[Tensor, " n"]
 
 
-def cross_entropy(logits: Logits, labels: Labels) -> PerExample:
-    """Cross-entropy of each example, in nats."""
-    return F.cross_entropy(logits, labels, reduction="none")
+def cross_entropy(logits: Logits, labels: Labels, smoothing: float = 0.0) -> PerExample:
+    """Cross-entropy of each example, in nats.
+
+    Args:
+        logits: outputs.
+        labels: true classes.
+        smoothing: share of the target's weight that is spread evenly over all classes, the true one included.
+    """
+    return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
 
 
 def margin(logits: Logits, labels: Labels) -> PerExample:

@@ -36,6 +36,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def adaptation(self) -> Path:
+        """What the metrics say about how the network took up its task, as JSON."""
+        return self.path / "adaptation.json"
+
+    @property
     def checkpoints(self) -> Path:
         """States that an interrupted run goes on from."""
         return self.path / "checkpoints"
@@ -44,6 +49,11 @@ class RunFolder:
     def profile(self) -> Path:
         """Verdicts on the test images."""
         return self.path / "profile.parquet"
+
+    @property
+    def frontier(self) -> Path:
+        """The mixtures that were tried on validation images, and the choice among them."""
+        return self.path / "frontier.json"
 
     @property
     def report(self) -> Path:

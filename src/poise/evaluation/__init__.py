@@ -2,13 +2,14 @@
 
 It knows classifiers, images and attacks, and neither training nor how results are shown. Start with `profile`, the one
 artefact of evidence; `judge` makes one (`brackets` says what it tries next), `profile_file` keeps it, `curve` reads it,
-`flips` reads two, and `gate` decides on them.
+`certificates` adds what is proven, `flips` reads two, and `gate` decides on them.
 """
 
 from poise.attacks.suites import Suite
 from poise.evaluation.adversarials import Adversarials, Kept, adversarials_path, read_adversarials
 from poise.evaluation.brackets import Mode
-from poise.evaluation.curve import Curve, Estimate, accuracy_curve, expected_robustness, share
+from poise.evaluation.certificates.certificate import Certificate, Method
+from poise.evaluation.curve import Curve, Estimate, accuracy_curve, certified_curve, expected_robustness, share
 from poise.evaluation.grid import epsilon_grid
 from poise.evaluation.joining import join_adversarials, join_profiles
 from poise.evaluation.journal import remove_journals
@@ -21,12 +22,14 @@ from poise.evaluation.soundness.finding import Finding, blocked
 
 __all__ = [
     "Adversarials",
+    "Certificate",
     "Curve",
     "Estimate",
     "Examination",
     "Finding",
     "Header",
     "Kept",
+    "Method",
     "Mode",
     "Part",
     "Profile",
@@ -34,6 +37,7 @@ __all__ = [
     "accuracy_curve",
     "adversarials_path",
     "blocked",
+    "certified_curve",
     "epsilon_grid",
     "examine",
     "expected_robustness",

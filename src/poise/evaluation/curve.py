@@ -14,6 +14,8 @@ from poise.evaluation.profile import Profile
 
 CONFIDENCE = 0.95
 
+_STEPS = 8
+
 
 class Estimate(NamedTuple):
     """A share with its two-sided confidence interval, all in [0, 1]."""
@@ -97,3 +99,24 @@ def part_of_range(held: Bool[np.ndarray, "n points"], epsilons: tuple[float, ...
     if len(epsilons) == 1:
         return held[:, 0].astype(np.float64)
     return np.asarray(np.trapezoid(held.astype(np.float64), np.asarray(epsilons), axis=1) / epsilons[-1])
+
+
+def certified_curve(profile: Profile) -> Curve:
+    """Certified accuracy over radius: the share of examples proven right within each distance.
+
+    It lies at or below the accuracy that attacks leave, at every epsilon of the profile's grid. Profiles that were not
+    attacked get eight equal steps up to their largest radius. At 0 it is the share of examples with any radius at all.
+
+    Raises:
+        Misuse: for a profile without a certificate.
+    """
+    if profile.certificate is None:
+        raise Misuse("this profile holds no certificate; make one with poise certify")
+    radii = profile.certificate.radii
+    grid = profile.epsilons if len(profile.epsilons) > 1 else _steps(float(radii.max(initial=0)))
+    held = [int(((radii >= point) & (radii > 0)).sum()) for point in grid]
+    return Curve(grid, tuple(share(count, len(profile)) for count in held))
+
+
+def _steps(largest: float) -> tuple[float, ...]:
+    return tuple(largest * step / _STEPS for step in range(_STEPS + 1)) if largest else (0.0,)

@@ -1,4 +1,4 @@
-"""The frontier of a mixture: clean against robust accuracy for every alpha that was tried, and the choice among them."""
+"""The frontier of a mixture: clean and robust accuracy for every alpha that was tried, and the choice among them."""
 
 from __future__ import annotations
 
@@ -32,6 +32,23 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Alphas:
+    """Which alphas a gate gave to images as they are, and to the same images under attack.
+
+    Args:
+        low: lower bound of alpha; the bins between the bounds are of equal width.
+        high: upper bound.
+        clean: number of images in each bin.
+        attacked: number of attacked images in each bin.
+    """
+
+    low: float
+    high: float
+    clean: tuple[int, ...]
+    attacked: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Frontier:
     """What was measured on validation images, and what was chosen.
 
@@ -39,9 +56,10 @@ class Frontier:
         threat: the attacker, as a text.
         suite: the attacks.
         images: number of validation images.
-        points: every mixture that was tried, the robust branch alone among them, by rising alpha.
+        points: every mixture that was tried, and at the end the standard and the robust branch alone.
         chosen: index of the point that was taken.
         lose: robust accuracy that the choice was allowed to give up, in points (percent).
+        alphas: what the chosen mixture's gate does; None for a constant alpha.
     """
 
     threat: str
@@ -50,6 +68,7 @@ class Frontier:
     points: tuple[Point, ...]
     chosen: int
     lose: float
+    alphas: Alphas | None = None
 
 
 def choose(points: Sequence[Point], robust: Estimate, lose: float) -> int:
@@ -73,8 +92,8 @@ def choose(points: Sequence[Point], robust: Estimate, lose: float) -> int:
     if not allowed:
         nearest = max(points, key=lambda point: point.robust.value)
         raise Misuse(
-            f"no mixture keeps robust accuracy within {lose:g} points of {robust.value:.1%}; the nearest, {nearest.name}, "
-            f"has {nearest.robust.value:.1%}: allow more with --lose, or try other alphas"
+            f"no mixture keeps robust accuracy within {lose:g} points of {robust.value:.1%}; the nearest, "
+            f"{nearest.name}, has {nearest.robust.value:.1%}: allow more with --lose, or try other alphas"
         )
     return max(
         allowed, key=lambda index: (points[index].clean.value, points[index].robust.value, points[index].alpha_low)
@@ -98,6 +117,9 @@ def read_frontier(path: Path) -> Frontier:
             Point(**point | {name: Estimate(*point[name]) for name in ("clean", "robust")})
             for point in fields.pop("points")
         )
-        return Frontier(**fields, points=points)
+        alphas = fields.pop("alphas")
+        if alphas is not None:
+            alphas = Alphas(**alphas | {name: tuple(alphas[name]) for name in ("clean", "attacked")})
+        return Frontier(**fields, points=points, alphas=alphas)
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         raise Misuse(f"{path} cannot be read as a frontier: {error}") from None

@@ -18,6 +18,7 @@ from poise.evaluation.adversarials import (
     read_adversarials,
     write_adversarials,
 )
+from poise.evaluation.certificates.certificate import Certificate
 from poise.evaluation.pixel_formats import Pixels
 from poise.evaluation.profile import Header, Profile
 
@@ -68,6 +69,7 @@ def join_profiles(parts: Mapping[str, Profile]) -> Profile:
         robust_to=column("robust_to"),
         broken_from=column("broken_from"),
         broken_by=tuple(by[order]),
+        certificate=_certificate(parts, order),
     )
 
 
@@ -88,6 +90,18 @@ def join_adversarials(parts: Mapping[Path, Profile], target: Path) -> Kept | Non
     counts = write_adversarials(_records(files), files[0].origin, place)
     missing = [profile.adversarials.counts.get("missing", 0) for profile in parts.values() if profile.adversarials]
     return Kept(file=place.name, digest=file_digest(place), counts={**counts, "missing": sum(missing)})
+
+
+def _certificate(parts: Mapping[str, Profile], order: np.ndarray) -> Certificate | None:
+    """The certificates of all parts as one; None where none has any."""
+    found = {name: part.certificate for name, part in parts.items()}
+    known = [certificate for certificate in found.values() if certificate is not None]
+    if not known:
+        return None
+    first, *others = (None if each is None else each.description() for each in found.values())
+    if any(other != first for other in others):
+        raise Misuse(f"{', '.join(parts)} do not belong together: they differ in what is certified and how")
+    return replace(known[0], radii=np.concatenate([certificate.radii for certificate in known])[order])
 
 
 def _records(files: Sequence[Adversarials]) -> Iterator[tuple[str, int, Pixels]]:

@@ -29,7 +29,7 @@ from poise.core.progress import Watch, unwatched
 from poise.core.streams import Stream
 from poise.core.threat import Threat
 from poise.data import ImageSet
-from poise.evaluation.brackets import Mode, Work
+from poise.evaluation.brackets import Brackets, Mode, Work
 from poise.evaluation.clean import Clean, clean_pass
 from poise.evaluation.grid import epsilon_grid
 from poise.evaluation.journal import Event
@@ -141,9 +141,7 @@ class _Examining:
         self.units: tuple[Unit, ...] = adaptive(suite, tuple(self.surrogates))
         rivals = min(MOST_TARGETS, len(header.classes) - 1)
         self.clean: Clean = clean_pass(classifier, images, examination.batch_size, rivals)
-        self.brackets = SurrogateBrackets(
-            self.clean.right, len(header.epsilons), len(suite), len(self.units), examination.mode
-        )
+        self.brackets = self._brackets(len(suite), examination.mode)
         self.pool = Pool(
             model=classifier,
             fetch=self.fetch,
@@ -151,6 +149,12 @@ class _Examining:
             proposing=examination.proposing,
             look_every=1 if self.device.type == "cpu" else 4,
         )
+
+    def _brackets(self, own: int, mode: Mode) -> Brackets:
+        right, points = self.clean.right, len(self.header.epsilons)
+        if not self.surrogates:
+            return Brackets(right, points, own, mode)
+        return SurrogateBrackets(right, points, own, len(self.units), mode)
 
     def fetch(self, rows: Int[Tensor, " m"]) -> Batch:
         """Examples by row; in float64 where the model is."""

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from poise.core.misuse import Misuse
 from poise.core.threat import Norm
 from poise.evaluation.adversarials import Kept
+from poise.evaluation.certificates.certificate import Certificate
 from poise.evaluation.soundness.finding import Finding
 
 
@@ -75,6 +76,10 @@ class Profile:
         broken_by: the attack that found it; "" for none and "clean" where the clean image is wrong.
         findings: what the soundness checks found; empty where none ran.
         adversarials: which file holds the adversarial images behind the verdicts; None where they were not kept.
+        certificate: a proven radius for each example, in the header's norm; None where nothing was certified.
+
+    Raises:
+        Misuse: for a certificate of other examples or in another norm.
     """
 
     header: Header
@@ -87,6 +92,16 @@ class Profile:
     broken_by: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
     adversarials: Kept | None = None
+    certificate: Certificate | None = None
+
+    def __post_init__(self) -> None:
+        if self.certificate is None:
+            return
+        if (len(self.certificate.radii), self.certificate.norm) != (len(self.ids), self.header.norm):
+            raise Misuse(
+                f"a profile of {len(self.ids)} images in {self.header.norm} holds a certificate of as many in this "
+                f"norm; got {len(self.certificate.radii)} in {self.certificate.norm}"
+            )
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from poise.core.files import written_whole
 from poise.core.misuse import Misuse
 from poise.evaluation.adversarials import Kept
+from poise.evaluation.certificates.certificate import Certificate
 from poise.evaluation.profile import Header, Profile
 from poise.evaluation.soundness.finding import Finding
 
@@ -28,9 +29,16 @@ def write_profile(profile: Profile, path: Path) -> None:
     columns |= {column: pa.array(getattr(profile, field), pa.int32()) for column, field in _NUMBERS.items()}
     columns["margin"] = pa.array(profile.margins, pa.float64())
     columns["broken_by"] = pa.array(profile.broken_by, pa.string())
+    certificate = profile.certificate
+    if certificate is not None:
+        columns["radius"] = pa.array(certificate.radii, pa.float64())
     findings = [finding.to_dict() for finding in profile.findings]
-    kept = asdict(profile.adversarials) if profile.adversarials else None
-    header = json.dumps({"format": _FORMAT, "findings": findings, "adversarials": kept, **asdict(profile.header)})
+    beside = {
+        "findings": findings,
+        "adversarials": asdict(profile.adversarials) if profile.adversarials else None,
+        "certificate": certificate.description() if certificate else None,
+    }
+    header = json.dumps({"format": _FORMAT, **beside, **asdict(profile.header)})
     table = pa.table(columns).replace_schema_metadata({_KEY: header.encode()})
     with written_whole(path) as partial:
         pq.write_table(table, partial)
@@ -70,15 +78,20 @@ def _fields(path: Path, table: pa.Table) -> dict[str, Any]:
 
 def _profile(table: pa.Table, fields: dict[str, Any]) -> Profile:
     findings = tuple(Finding.from_dict(found) for found in fields.pop("findings"))
-    kept = fields.pop("adversarials", None)
+    kept, proof = fields.pop("adversarials", None), fields.pop("certificate", None)
     listed = {name: tuple(fields.get(name, ())) for name in ("epsilons", "classes", "surrogates")}
     header = Header(**fields | listed)
     return Profile(
         header=header,
         ids=tuple(table["id"].to_pylist()),
-        margins=table["margin"].to_numpy().astype(np.float64),
+        margins=_floats(table, "margin"),
         broken_by=tuple(table["broken_by"].to_pylist()),
         findings=findings,
         adversarials=None if kept is None else Kept(**kept),
+        certificate=None if proof is None else Certificate(radii=_floats(table, "radius"), **proof),
         **{field: table[column].to_numpy().astype(np.int64) for column, field in _NUMBERS.items()},
     )
+
+
+def _floats(table: pa.Table, column: str) -> np.ndarray:
+    return np.asarray(table[column].to_numpy(), dtype=np.float64)

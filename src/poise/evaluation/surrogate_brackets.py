@@ -19,7 +19,7 @@ class SurrogateBrackets(Brackets):
         right: which clean images are classified correctly.
         points: number of grid points.
         own: number of the model's own units, which come first.
-        units: number of all units.
+        units: number of all units, more than the own ones.
         mode: how the own units find their place: bisect or ascending.
     """
 

@@ -67,8 +67,9 @@ class Blueprint:
         return self.address.partition(":")[0]
 
     def with_classes(self, classes: Sequence[str]) -> Blueprint:
-        """The same blueprint for other classes."""
-        return replace(self, classes=tuple(classes))
+        """The same blueprint for other classes, in all its parts."""
+        parts = {role: part.with_classes(classes) for role, part in self.parts.items()}
+        return replace(self, classes=tuple(classes), parts=parts)
 
     def to_json(self) -> str:
         """The blueprint as one JSON object with sorted keys: equal blueprints give equal text."""

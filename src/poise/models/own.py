@@ -1,4 +1,4 @@
-"""poise's own networks, `small` and `resnet18`: trained from scratch, or from a file of weights."""
+"""poise's own networks, `small`, `resnet18` and `lipschitz`: trained from scratch, or from a file of weights."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from poise.models.blueprint import Blueprint
 from poise.models.checkpoints import lay_over
 from poise.models.classifier import Classifier
 from poise.models.heads import head_rows
+from poise.models.lipschitz import LipschitzNetwork
 from poise.models.request import Request, with_wanted_head
 from poise.models.resnet import ResNet18
 from poise.models.small import SmallNetwork
 
-_NETWORKS: dict[str, tuple[type[SmallNetwork | ResNet18], str]] = {
+_NETWORKS: dict[str, tuple[type[SmallNetwork | ResNet18 | LipschitzNetwork], str]] = {
     "small": (SmallNetwork, "head"),
     "resnet18": (ResNet18, "linear"),
+    "lipschitz": (LipschitzNetwork, "head"),
 }
 # Centred, and spread about as wide as natural images and scans are, so that no data set has to be measured first.
 _MEAN, _STD = (0.5,), (0.25,)

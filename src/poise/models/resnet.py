@@ -41,6 +41,10 @@ class ResNet18(nn.Module):
         """The head, under the name that timm gives it."""
         return self.linear
 
+    def group_matcher(self, *, coarse: bool = False) -> dict[str, str]:
+        """How parameters group into layers, in the form of timm: a pattern of their names for each kind of layer."""
+        return {"stem": r"^conv1|bn1", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
+
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the head by a new one, randomly initialised from PyTorch's global generator."""
         self.linear = nn.Linear(_FEATURES, num_classes)

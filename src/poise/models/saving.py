@@ -17,8 +17,10 @@ from poise.core.misuse import Misuse
 from poise.models.blueprint import Blueprint
 from poise.models.checkpoints import lay_over, read_safetensors
 from poise.models.classifier import Classifier, classifier_around
+from poise.models.mixing.neighbours import rebuild_neighbours
 from poise.models.mixing.rebuilding import rebuild_mixed
 from poise.models.own import rebuild_own
+from poise.models.smoothed import rebuild_smoothed
 from poise.models.timm_source import rebuild_timm
 
 WEIGHTS = "model.safetensors"
@@ -30,7 +32,10 @@ _REBUILD: dict[str, Callable[[Blueprint], nn.Module]] = {
     "timm": rebuild_timm,
     "small": rebuild_own,
     "resnet18": rebuild_own,
+    "lipschitz": rebuild_own,
+    "neighbours": rebuild_neighbours,
     "mixed": lambda blueprint: rebuild_mixed(blueprint, _network),
+    "smoothed": lambda blueprint: rebuild_smoothed(blueprint, _network),
 }
 
 
@@ -113,7 +118,7 @@ def rebuilt(blueprint: Blueprint, folder: Path) -> nn.Module:
     _refuse_unknown(blueprint, folder)
     try:
         return _network(blueprint)
-    except Misuse as error:
+    except (KeyError, ValueError) as error:
         written = _description(folder).get("versions", {})
         raise Misuse(
             f"{folder / DESCRIPTION} cannot be rebuilt here: {error} (it was written with {written})"

@@ -30,6 +30,10 @@ class SmallNetwork(nn.Module):
         """The head, under the name that timm gives it."""
         return self.head
 
+    def group_matcher(self, *, coarse: bool = False) -> dict[str, str]:  # noqa: ARG002
+        """How parameters group into layers, in the form of timm: a pattern of their names for each kind of layer."""
+        return {"blocks": r"^features\.(\d+)"}
+
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the head by a new one, randomly initialised from PyTorch's global generator."""
         self.head = nn.Linear(64, num_classes)

@@ -23,7 +23,7 @@ _NAMED: dict[str, Callable[[Request], Classifier]] = {
     "python": open_python,
     "robustbench": open_robustbench,
 }
-_NAMELESS: dict[str, Callable[[Request], Classifier]] = {"small": open_own, "resnet18": open_own}
+_NAMELESS: dict[str, Callable[[Request], Classifier]] = {"small": open_own, "resnet18": open_own, "lipschitz": open_own}
 
 
 def open_model(
@@ -39,9 +39,9 @@ def open_model(
     """Make the classifier of an address, on the CPU, in training mode as PyTorch makes its modules.
 
     Args:
-        address: ``timm:NAME``, ``run:FOLDER``, ``python:PACKAGE.MODULE:FACTORY``, ``robustbench:NAME``, ``small`` or
-            ``resnet18``.
-        weights: None for those that the address carries (`small` and `resnet18` carry none and start at random),
+        address: ``timm:NAME``, ``run:FOLDER``, ``python:PACKAGE.MODULE:FACTORY``, ``robustbench:NAME``, ``small``,
+            ``resnet18`` or ``lipschitz``.
+        weights: None for those that the address carries (poise's own networks carry none and start at random),
             ``"random"`` for random initialisation, or a file: .safetensors, or a state dict of `torch.save`, read
             without running foreign code, laid over the architecture.
         classes: names of the classes of the data, in the order of the labels; None for those of the model.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
-from poise.attacks import PGD, Attack
+from poise.attacks import PGD, Attack, Loss
+from poise.core.losses import cross_entropy
 from poise.core.modes import unwrapped
 from poise.objectives.objective import Objective, Step, Terms
-from poise.objectives.standard import classification_terms
+from poise.objectives.standard import classification_terms, full
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,13 +25,25 @@ class Adversarial(Objective):
         attack: how the images are attacked; the paper trains with APGD-7.
     """
 
+    smooths: ClassVar[bool] = True
+
     attack: Attack = PGD()
 
     def terms(self, step: Step) -> Terms:
         """See `Objective.terms`; "accuracy" is on the attacked images."""
-        return classification_terms(step.model(attacked(self.attack, step)), step.batch.labels)
+        return classification_terms(full(step.model(attacked(self.attack, step))), step)
 
 
-def attacked(attack: Attack, step: Step) -> Float[Tensor, "n *shape"]:
-    """The step's images, attacked on the network in training."""
-    return attack.perturb(unwrapped(step.model), step.batch, step.epsilon, step.norm, step.stream)
+def attacked(attack: Attack, step: Step, loss: Loss = cross_entropy) -> Float[Tensor, "n *shape"]:
+    """The step's images, attacked on the network in training as the schedule's share asks, or found before.
+
+    Args:
+        attack: how.
+        step: images, network and budget.
+        loss: what the attack raises.
+    """
+    known = step.found if step.found is not None else {}
+    if attack not in known:
+        now = attack.at(step.share)
+        known[attack] = now.perturb(unwrapped(step.model), step.batch, step.epsilon, step.norm, step.stream, loss)
+    return known[attack]

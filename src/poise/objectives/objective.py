@@ -10,7 +10,9 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from poise.attacks import Attack
 from poise.core.batch import Batch
+from poise.core.losses import Logits, PerExample, cross_entropy
 from poise.core.streams import Stream
 from poise.core.threat import Norm
 
@@ -34,6 +36,8 @@ class Step:
         references: frozen networks by role, in eval mode.
         state: what the objective remembers.
         share: the budget as a share of the target; 1 where examples have budgets of their own.
+        smoothing: of the labels, in the loss that trains the weights; attacks raise the plain loss.
+        found: where given, images that attacks found in this step, for objectives that look at them more than once.
     """
 
     model: nn.Module
@@ -44,6 +48,12 @@ class Step:
     references: Mapping[str, nn.Module] = field(default_factory=dict)
     state: State = field(default_factory=dict)
     share: float = 1.0
+    smoothing: float = 0.0
+    found: dict[Attack, Tensor] | None = None
+
+    def cross_entropy(self, logits: Logits) -> PerExample:
+        """Cross-entropy of each example against its label, smoothed where that is asked for."""
+        return cross_entropy(logits, self.batch.labels, self.smoothing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +66,9 @@ class Objective(ABC):
 
     roles: ClassVar[tuple[str, ...]] = ()
     """Roles of the reference networks that `Step.references` must hold."""
+
+    smooths: ClassVar[bool] = False
+    """Whether the loss heeds `Step.smoothing`."""
 
     def begin(self, model: nn.Module) -> State:  # noqa: ARG002
         """The state before the first step; by default there is none.

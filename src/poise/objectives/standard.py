@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
+import torch
 
-from poise.core.losses import cross_entropy
+from poise.core.losses import Logits
 from poise.objectives.objective import Objective, Step, Terms
 
 
@@ -15,12 +15,19 @@ from poise.objectives.objective import Objective, Step, Terms
 class Standard(Objective):
     """Ordinary training: cross-entropy on the images as they are, whatever the schedule says."""
 
+    smooths: ClassVar[bool] = True
+
     def terms(self, step: Step) -> Terms:
         """See `Objective.terms`; also "accuracy" on the batch."""
-        return classification_terms(step.model(step.batch.images), step.batch.labels)
+        return classification_terms(full(step.model(step.batch.images)), step)
 
 
-def classification_terms(logits: Float[Tensor, "n classes"], labels: Tensor) -> dict[str, Tensor]:
+def classification_terms(logits: Logits, step: Step) -> dict[str, torch.Tensor]:
     """Mean cross-entropy as "loss", and the share of right predictions as "accuracy"."""
-    right = (logits.detach().argmax(1) == labels).float().mean()
-    return {"loss": cross_entropy(logits.float(), labels).mean(), "accuracy": right}
+    right = (logits.detach().argmax(1) == step.batch.labels).to(logits.dtype).mean()
+    return {"loss": step.cross_entropy(logits).mean(), "accuracy": right}
+
+
+def full(logits: Logits) -> Logits:
+    """Logits in single precision at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

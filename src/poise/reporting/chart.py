@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from poise.core.threat import Epsilon
-from poise.evaluation import Estimate, accuracy_curve
+from poise.evaluation import Curve, Estimate, accuracy_curve, certified_curve
 from poise.reporting.conditions import Conditions
 from poise.reporting.palette import Style
 from poise.reporting.subject import Subject
 
 LEVELS = 255
+
+_CERTIFIED = (1, 4)
+"""Strokes and gaps of what is proven, finer than any run's own."""
 
 Styled = Sequence[tuple[Subject, Style]]
 """Runs and how each is drawn in all charts of a report."""
@@ -44,6 +47,7 @@ class Chart:
         title: what is drawn, with its unit.
         x_label: what the horizontal axis counts, with its unit.
         shares: whether values are shares in [0, 1], to be shown in percent.
+        whole: whether the axis of shares spans 0 to 100 %, rather than as much as they need.
         lines: at least one.
     """
 
@@ -51,24 +55,43 @@ class Chart:
     x_label: str
     shares: bool
     lines: tuple[Line, ...]
+    whole: bool = True
 
 
 def accuracy_chart(runs: Styled, conditions: Conditions) -> Chart:
-    """Accuracy over epsilon with its intervals, of runs that share these conditions."""
-    levels = counted_in_levels(conditions)
-    unit = "1/255" if levels else "the image range"
+    """Accuracy over epsilon with its intervals, of runs that share these conditions; certified accuracy below it."""
     lines = []
     for subject, style in runs:
         if subject.profile is not None:
-            curve = accuracy_curve(subject.profile)
-            places = tuple(float(round(epsilon * LEVELS)) if levels else epsilon for epsilon in curve.epsilons)
-            values = tuple(estimate.value for estimate in curve.accuracy)
-            lines.append(Line(subject.name, style, places, values, curve.accuracy))
-    label = f"epsilon ({conditions.norm}, in units of {unit})"
-    return Chart(title="Accuracy over epsilon", x_label=label, shares=True, lines=tuple(lines))
+            lines.append(_line(subject.name, style, accuracy_curve(subject.profile), conditions))
+            if subject.profile.certificate is not None:
+                certified, dotted = certified_curve(subject.profile), replace(style, dash=_CERTIFIED)
+                lines.append(_line(f"{subject.name}, certified", dotted, certified, conditions))
+    return Chart(title="Accuracy over epsilon", x_label=epsilon_label(conditions), shares=True, lines=tuple(lines))
+
+
+def _line(name: str, style: Style, curve: Curve, conditions: Conditions) -> Line:
+    places = _places(curve.epsilons, conditions)
+    return Line(name, style, places, tuple(estimate.value for estimate in curve.accuracy), curve.accuracy)
+
+
+def epsilon_places(conditions: Conditions) -> tuple[float, ...]:
+    """Where the grid points stand on the axis that `epsilon_label` names."""
+    return _places(conditions.epsilons, conditions)
+
+
+def _places(epsilons: tuple[float, ...], conditions: Conditions) -> tuple[float, ...]:
+    levels = counted_in_levels(conditions)
+    return tuple(float(round(epsilon * LEVELS)) if levels else epsilon for epsilon in epsilons)
+
+
+def epsilon_label(conditions: Conditions) -> str:
+    """The axis of epsilons, with its unit."""
+    unit = "1/255" if counted_in_levels(conditions) else "the image range"
+    return f"epsilon ({conditions.norm}, in units of {unit})"
 
 
 def counted_in_levels(conditions: Conditions) -> bool:
     """Whether epsilons are shown in units of 1/255: in linf, if each point of the grid is a whole number of them."""
     whole = all(epsilon == 0 or str(Epsilon(epsilon)).endswith(f"/{LEVELS}") for epsilon in conditions.epsilons)
-    return conditions.norm == "linf" and whole
+    return conditions.norm == "linf" and conditions.attacked and whole

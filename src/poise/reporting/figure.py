@@ -69,10 +69,20 @@ def _dash(line: Line) -> str:
     return ",".join(f"{length}px" for length in line.style.dash) or "solid"
 
 
+def _upward(chart: Chart) -> Json:
+    if not chart.shares:
+        return {"nticks": 6}
+    return (
+        {"range": [0, 1], "tickformat": ".0%", "dtick": 0.2}
+        if chart.whole
+        else {"rangemode": "tozero", "tickformat": ".1%"}
+    )
+
+
 def _layout(chart: Chart) -> Json:
     axis: Json = {"fixedrange": True, "zeroline": False, "automargin": True, "title": {"standoff": 12}}
     across = axis | {"title": {"text": chart.x_label, "standoff": 12}, "showgrid": False, "ticks": "outside"} | _SPIKE
-    upward = axis | ({"range": [0, 1], "tickformat": ".0%", "dtick": 0.2} if chart.shares else {"nticks": 6})
+    upward = axis | _upward(chart)
     places = {place for line in chart.lines for place in line.x}
     if all(place.is_integer() for place in places) and max(places) - min(places) <= 12:
         across["dtick"] = 1

@@ -32,7 +32,7 @@ def write_report(subjects: Sequence[Subject], path: Path, title: str) -> None:
     """
     groups = comparable_groups(subjects)
     runs = [(subject, Style.nth(index)) for index, subject in enumerate(subjects)]
-    charts = sections.curves(groups, runs) + sections.training(runs)
+    charts = sections.curves(groups, runs) + sections.mixtures(runs) + sections.training(runs)
     page = Template(_resource("report.html")).substitute(
         title=escape(title),
         style=_resource("report.css"),

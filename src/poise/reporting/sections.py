@@ -10,6 +10,7 @@ from poise.reporting import markup
 from poise.reporting.chart import Chart, Line, Styled, accuracy_chart
 from poise.reporting.conditions import Group, incomparable
 from poise.reporting.figure import plotly_figure
+from poise.reporting.mixtures import alpha_chart, frontier_chart, frontier_table
 from poise.reporting.origin import origin
 from poise.reporting.sentences import sentences_of, warnings_of
 from poise.reporting.summary import MISSING, SummaryRow, duration, headings, interval, percent, summary_rows
@@ -54,21 +55,47 @@ def _figure(estimate: Estimate | None) -> str:
 def curves(groups: Sequence[Group], runs: Styled) -> str:
     """Accuracy over epsilon, one chart for each group of comparable runs that were attacked."""
     drawn = [
-        _drawn(accuracy_chart(_members(group, runs), group.conditions), f"accuracy-{at}", str(group))
+        drawn_chart(accuracy_chart(_members(group, runs), group.conditions), f"accuracy-{at}", str(group))
         for at, group in enumerate(groups, 1)
-        if group.conditions is not None and group.conditions.attacked
+        if group.conditions is not None and (group.conditions.attacked or _certified(group))
     ]
     return markup.section("Accuracy over epsilon", "\n".join(drawn)) if drawn else ""
 
 
+def mixtures(runs: Styled) -> str:
+    """What was tried where two models were mixed, and what a gate does."""
+    chart = frontier_chart(runs)
+    if chart is None:
+        return ""
+    parts = [drawn_chart(chart, "frontier", chart.title)]
+    for at, (subject, _) in enumerate(runs, 1):
+        if subject.frontier is not None:
+            parts.append(frontier_table(subject.name, subject.frontier))
+            if subject.frontier.alphas is not None:
+                alphas = alpha_chart(subject.name, subject.frontier.alphas)
+                parts.append(drawn_chart(alphas, f"alpha-{at}", alphas.title))
+    return markup.section("Mixtures", "\n".join(parts))
+
+
+def _certified(group: Group) -> bool:
+    return any(subject.profile is not None and subject.profile.certificate is not None for subject in group.subjects)
+
+
 def training(runs: Styled) -> str:
     """What was noted down over the epochs, one chart a figure."""
-    drawn = [_drawn(chart, f"training-{at}", chart.title) for at, chart in enumerate(training_charts(runs), 1)]
+    drawn = [drawn_chart(chart, f"training-{at}", chart.title) for at, chart in enumerate(training_charts(runs), 1)]
     return markup.section("Training", markup.element("div", *drawn, class_="grid")) if drawn else ""
 
 
-def _drawn(chart: Chart, key: str, caption: str) -> str:
-    """A chart with its legend and, folded up, its data."""
+def drawn_chart(chart: Chart, key: str, caption: str, data_table: str = "") -> str:
+    """A chart with its legend and, folded up, its data.
+
+    Args:
+        chart: what to draw.
+        key: its name on the page, which no other chart has.
+        caption: plain text above it.
+        data_table: the table of its data as markup; by default its lines, with shares to one decimal.
+    """
     legend = markup.element(
         "ul", *(markup.element("li", markup.run_name(line.style, line.name)) for line in chart.lines), class_="legend"
     )
@@ -77,7 +104,7 @@ def _drawn(chart: Chart, key: str, caption: str) -> str:
     )
     data = markup.element("script", markup.embedded_json(plotly_figure(chart)), type="application/json", data_for=key)
     caption = markup.element("figcaption", escape(caption))
-    return markup.element("figure", caption, legend, plot, data, markup.details("Data", _data(chart)))
+    return markup.element("figure", caption, legend, plot, data, markup.details("Data", data_table or _data(chart)))
 
 
 def _data(chart: Chart) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from poise.evaluation import Estimate
+from poise.core.threat import Epsilon
+from poise.evaluation import Estimate, certified_curve
 from poise.reporting.conditions import Group, listed
+from poise.reporting.subject import Subject
 from poise.reporting.summary import SummaryRow, interval, percent, summary_rows, unsettled
 
 _Measure = Callable[[SummaryRow], Estimate | None]
@@ -26,12 +28,24 @@ def sentences_of(group: Group) -> list[str]:
         ("expected robustness", lambda row: row.expected),
     ]
     found = [(name, [(row.name, figure) for row in rows if (figure := of(row))]) for name, of in measures]
+    proven = [sentence for subject in group.subjects if (sentence := _proven(subject))]
     if len(rows) == 1:
-        return [f"{rows[0].name}: {listed([f'{name} {_figure(own[0][1])}' for name, own in found if own])}."]
+        alone = f"{rows[0].name}: {listed([f'{name} {_figure(own[0][1])}' for name, own in found if own])}."
+        return [alone, *proven]
     lines = [_leader(name, figures) for name, figures in found if figures]
     if any(_close(figures) for _, figures in found if figures):
         lines.append("Where intervals overlap, these images do not tell the runs apart.")
-    return lines
+    return lines + proven
+
+
+def _proven(subject: Subject) -> str:
+    """What is certified of a run, at the middle and the end of its certified curve; "" for nothing."""
+    if subject.profile is None or subject.profile.certificate is None:
+        return ""
+    curve, certificate = certified_curve(subject.profile), subject.profile.certificate
+    places = sorted({len(curve.epsilons) // 2, len(curve.epsilons) - 1})
+    said = [f"{_figure(curve.accuracy[at])} at {Epsilon(float(f'{curve.epsilons[at]:.3g}'))}" for at in places]
+    return f"{subject.name} is proven right ({certificate}) on {listed(said)}."
 
 
 def warnings_of(group: Group) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from poise.core.run_folder import RunFolder
 from poise.evaluation import Profile, read_profile
+from poise.evaluation.frontier import Frontier, read_frontier
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Subject:
         history: one row an epoch, oldest first, as in `metrics.jsonl`; keys other than "epoch" are optional.
         recipe: the run's options as YAML; "" where there are none.
         seconds: duration of training; None where it is not known.
+        frontier: what was tried, of a run that mixes two others.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Subject:
     history: list[dict[str, Any]]
     recipe: str
     seconds: float | None
+    frontier: Frontier | None = None
 
 
 def read_subject(folder: Path, name: str | None = None) -> Subject:
@@ -49,6 +52,7 @@ def read_subject(folder: Path, name: str | None = None) -> Subject:
         history=history,
         recipe=run.recipe.read_text(encoding="utf-8"),
         seconds=math.fsum(measured) if measured else None,
+        frontier=read_frontier(run.frontier) if run.frontier.is_file() else None,
     )
 
 

@@ -39,7 +39,7 @@ def print_table(subjects: Sequence[Subject], console: Console | None = None) -> 
     for group in groups:
         console.print(_fitting(group, console))
         for warning in warnings_of(group):
-            console.print(Text(_printable(warning), style="yellow"))
+            console.print(Text(printable(warning), style="yellow"))
         console.print()
 
 
@@ -52,7 +52,7 @@ def _fitting(group: Group, console: Console) -> Table:
 
 def _table(group: Group, between: str) -> Table:
     title = Text.assemble(
-        (_printable(str(group)), "bold"), ("\nin %, with 95 % intervals" * bool(group.conditions), "dim")
+        (printable(str(group)), "bold"), ("\nin %, with 95 % intervals" * bool(group.conditions), "dim")
     )
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False
@@ -64,7 +64,7 @@ def _table(group: Group, between: str) -> Table:
     table.add_column(seconds, justify="right", no_wrap=True)
     for row in summary_rows(group.subjects):
         cells = [_figure(estimate, between) for estimate in (row.clean, row.robust, row.expected)]
-        table.add_row(Text(_printable(row.name)), *cells, Text(duration(row.seconds)))
+        table.add_row(Text(printable(row.name)), *cells, Text(duration(row.seconds)))
     return table
 
 
@@ -74,6 +74,6 @@ def _figure(estimate: Estimate | None, between: str) -> Text:
     return Text.assemble(percent(estimate.value), between, (interval(estimate), "dim"))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Text without control characters, which could otherwise steer the terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -34,6 +34,7 @@ class Adaptive(Schedule):
     """
 
     hears: ClassVar[tuple[str, ...]] = ("clean", "robust_now")
+    may_fall_short: ClassVar[bool] = True
 
     margin: float = 0.2
     kept: float = 0.5

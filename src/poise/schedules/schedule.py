@@ -61,6 +61,9 @@ class Schedule(ABC):
     hears: ClassVar[tuple[str, ...]] = ()
     """Names of the validation figures that `heard` needs; with none the schedule trains without validation too."""
 
+    may_fall_short: ClassVar[bool] = False
+    """Whether the schedule may decide to end below the target."""
+
     every: Every = "epoch"
 
     def __post_init__(self) -> None:

@@ -4,25 +4,31 @@ It holds no verdicts: how good the model is, a callback says that a command plug
 `_Loop` reads top-down; `checkpoint` explains why a killed run goes on as if nothing had happened.
 """
 
+from poise.training.adaptation import Adaptation, Remark, Setting, adaptation
 from poise.training.divergence import Diverged
 from poise.training.options import Training
 from poise.training.processes import agree, is_main, on_main, process_state
 from poise.training.surroundings import check_surroundings
-from poise.training.task import Task, Validate, check_task
+from poise.training.task import Noted, Task, Validate, check_task
 from poise.training.trainer import train
 from poise.training.transfer import Head, Last, LoRA, Probe, Transfer, Whole
 
 __all__ = [
+    "Adaptation",
     "Diverged",
     "Head",
     "Last",
     "LoRA",
+    "Noted",
     "Probe",
+    "Remark",
+    "Setting",
     "Task",
     "Training",
     "Transfer",
     "Validate",
     "Whole",
+    "adaptation",
     "agree",
     "check_surroundings",
     "check_task",

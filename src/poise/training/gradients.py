@@ -99,7 +99,7 @@ class Gradients:
 
 
 def _pieces(step: Step, most: int | None) -> list[Step]:
-    """A step on as few pieces of its batch, of nearly equal size, as the limit allows; none of an empty one."""
+    """A step in as few pieces of nearly equal size as the limit allows; none where its batch is empty."""
     batch, epsilon = step.batch, step.epsilon
     if not len(batch):
         return []
@@ -108,4 +108,4 @@ def _pieces(step: Step, most: int | None) -> list[Step]:
     budgets: Sequence[float | Tensor] = (
         epsilon.tensor_split(number) if isinstance(epsilon, Tensor) else [epsilon] * number
     )
-    return [replace(step, batch=Batch(*part), epsilon=own) for part, own in zip(parts, budgets, strict=True)]
+    return [replace(step, batch=Batch(*part), epsilon=budget) for part, budget in zip(parts, budgets, strict=True)]

@@ -106,14 +106,22 @@ class Processes:
         return dict(zip(names[0], total.unbind(), strict=True))
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace each gradient by its sum over all processes; a process without one adds zero."""
+        """Replace each gradient by its sum over all processes; it stays None where no process has one."""
         if self._words is None:
             return
         trained = [parameter for parameter in parameters if parameter.requires_grad]
+        if self.any(any(parameter.grad is None for parameter in trained)):
+            trained = self._with_gradients(trained)
         for parameter in trained:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         self._sum([parameter.grad for parameter in trained if parameter.grad is not None])
+
+    def _with_gradients(self, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+        """Those that have a gradient in any process."""
+        having = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.uint8)
+        torch.distributed.all_reduce(having, torch.distributed.ReduceOp.MAX, group=self._words)
+        return [parameter for parameter, has in zip(parameters, having.tolist(), strict=True) if has]
 
     def average_statistics(self, model: nn.Module, weight: float) -> None:
         """Replace running statistics of normalising layers by their mean over all processes.
@@ -139,9 +147,9 @@ class Processes:
 
 
 def running_statistics(model: nn.Module) -> list[Tensor]:
-    """Buffers of batch and instance normalisation: what a forward pass in train mode changes."""
+    """Buffers of batch and instance normalisation in train mode: what a forward pass changes."""
     kinds = nn.modules.batchnorm._NormBase  # noqa: SLF001 - the one base of all of them, timm's included
-    layers = [module for module in model.modules() if isinstance(module, kinds)]
+    layers = [module for module in model.modules() if isinstance(module, kinds) and module.training]
     return [buffer for layer in layers for buffer in layer.buffers(recurse=False)]
 
 

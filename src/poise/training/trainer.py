@@ -56,7 +56,7 @@ def train(
         validate: called after every epoch, in every process; schedules that listen need it.
         watch: told of progress after every step.
         tell: told what a person should know, in single lines.
-        noted: told of every epoch's figures.
+        noted: told of every epoch's figures, in every process.
         trackers: names of accelerate's trackers that get every epoch's figures.
 
     Raises:

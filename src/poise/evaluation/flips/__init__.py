@@ -8,7 +8,7 @@ attack noise alone would show.
 from poise.evaluation.flips.changes import Change, Side, changes
 from poise.evaluation.flips.counts import Flips, flips, flips_by_class, rate
 from poise.evaluation.flips.noise import NoiseFloor, noise_floors
-from poise.evaluation.flips.pair import Pair, check_sound, join
+from poise.evaluation.flips.pair import Pair, check_sound, join, place, spelled
 from poise.evaluation.flips.replay import Replay, replay
 from poise.evaluation.flips.truth import Count, Truth
 
@@ -27,6 +27,8 @@ __all__ = [
     "flips_by_class",
     "join",
     "noise_floors",
+    "place",
     "rate",
     "replay",
+    "spelled",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from poise.evaluation.flips.truth import Rows
 from poise.evaluation.profile import Profile
 from poise.evaluation.soundness.finding import blocked
 from poise.evaluation.soundness.verdicts import LISTED
+
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +74,25 @@ def join(old: Profile, new: Profile) -> Pair:
     differing = np.flatnonzero(old.labels != new.labels).tolist()
     if differing:
         raise Misuse(f"old and new give {_named([old.ids[row] for row in differing])} different labels")
-    common = tuple(point for point in old.epsilons if point in new.epsilons)
-    left_out = tuple(sorted({*old.epsilons, *new.epsilons} - set(common)))
-    old, new = _restricted(old, common), _restricted(new, common)
+    places = {point: place(point, new.epsilons) for point in old.epsilons}
+    common = {point: at for point, at in places.items() if at is not None}
+    left_out = tuple(
+        sorted({*old.epsilons, *new.epsilons} - set(common) - {new.epsilons[at] for at in common.values()})
+    )
+    old = _restricted(old, tuple(common), [old.epsilons.index(point) for point in common])
+    new = _restricted(new, tuple(common), list(common.values()))
     return Pair(old=old, new=new, left_out=left_out, notes=_notes(old, new, left_out))
+
+
+def place(epsilon: float, grid: Sequence[float]) -> int | None:
+    """The index of an epsilon on a grid, whatever rounding it went through; None where it is not on it."""
+    return next((at for at, point in enumerate(grid) if math.isclose(point, epsilon, rel_tol=_ROUNDING)), None)
+
+
+def spelled(epsilon: float) -> str:
+    """An epsilon as people write it: 8/255, 0.075; what rounding left over at its end is cut."""
+    exact = str(Epsilon(epsilon))
+    return exact if "/" in exact else min(exact, f"{epsilon:.6g}", key=len)
 
 
 def check_sound(pair: Pair) -> None:
@@ -141,14 +159,13 @@ def _rearranged(profile: Profile, rows: Int[np.ndarray, " n"]) -> Profile:
     )
 
 
-def _restricted(profile: Profile, common: tuple[float, ...]) -> Profile:
-    """The profile on some of its grid points; brackets keep their meaning."""
-    if common == profile.epsilons:
+def _restricted(profile: Profile, epsilons: tuple[float, ...], kept: Sequence[int]) -> Profile:
+    """The profile on some of its grid points, under these epsilons; brackets keep their meaning."""
+    if epsilons == profile.epsilons:
         return profile
-    kept = np.array([profile.epsilons.index(point) for point in common])
     return replace(
         profile,
-        header=replace(profile.header, epsilons=common),
+        header=replace(profile.header, epsilons=epsilons),
         robust_to=np.searchsorted(kept, profile.robust_to, side="right") - 1,
         broken_from=np.searchsorted(kept, profile.broken_from, side="left"),
     )
@@ -157,7 +174,7 @@ def _restricted(profile: Profile, common: tuple[float, ...]) -> Profile:
 def _notes(old: Profile, new: Profile, left_out: Sequence[float]) -> tuple[str, ...]:
     notes = []
     if left_out:
-        listed = ", ".join(str(Epsilon(point)) for point in left_out)
+        listed = ", ".join(map(spelled, left_out))
         notes.append(f"Compared on the common points of the grid; left out: {listed}.")
     if old.header.model and old.header.model == new.header.model:
         notes.append("Old and new are the same model: what differs between them is attack noise.")

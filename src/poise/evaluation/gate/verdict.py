@@ -9,8 +9,7 @@ from typing import Literal
 import numpy as np
 
 from poise.core.misuse import suggestion
-from poise.core.threat import Epsilon
-from poise.evaluation.flips.pair import Pair
+from poise.evaluation.flips.pair import Pair, place, spelled
 from poise.evaluation.gate.evidence import Bounded, Evidence
 from poise.evaluation.gate.figures import FIGURES, Group
 from poise.evaluation.gate.limit import EVERY, Gate, Limit
@@ -155,7 +154,7 @@ def _readings(limit: Limit, pair: Pair, level: float) -> list[_Reading]:
     found = []
     for name, group in groups.items():
         for point in points:
-            at = f"epsilon {Epsilon(pair.epsilons[point])}" if limit.at == EVERY else ""
+            at = f"epsilon {spelled(pair.epsilons[point])}" if limit.at == EVERY else ""
             where = ", ".join(filter(None, (name if limit.every_class else "", at)))
             evidence = FIGURES[limit.figure].measure(group, point, level) if len(group.rows) else None
             missing = f"{name or 'the profiles'}: there are no examples that this figure could be measured on"
@@ -167,11 +166,12 @@ def _points(limit: Limit, pair: Pair) -> Sequence[int] | str:
     """Indices of the epsilons that a limit is for, or why there are none."""
     if limit.at is None:
         return [0]
-    if limit.at == EVERY:
+    if isinstance(limit.at, str):
         return range(1, len(pair.epsilons)) or "the profiles have no epsilon in common beyond 0"
-    if limit.at in pair.epsilons:
-        return [pair.epsilons.index(limit.at)]
-    return f"epsilon {limit.at} is not on the common grid: {', '.join(str(Epsilon(point)) for point in pair.epsilons)}"
+    point = place(limit.at, pair.epsilons)
+    if point is None:
+        return f"epsilon {limit.at} is not on the common grid: {', '.join(map(spelled, pair.epsilons))}"
+    return [point]
 
 
 def _groups(limit: Limit, pair: Pair) -> dict[str, Group] | str:

@@ -17,6 +17,7 @@ from poise.core.threat import Threat
 from poise.data import ImageSet
 from poise.evaluation.profile import Profile
 from poise.evaluation.soundness.adaptive import Adaptive
+from poise.evaluation.soundness.certified import CertifiedBroken
 from poise.evaluation.soundness.check import Check, ProfileCheck, Subject
 from poise.evaluation.soundness.convergence import Convergence
 from poise.evaluation.soundness.examined import SAMPLE, STEPS, Examined
@@ -45,7 +46,7 @@ MODEL_CHECKS: tuple[Check[Subject], ...] = (
 )
 """Checks of a model before any attack."""
 
-PROFILE_CHECKS: tuple[ProfileCheck, ...] = (Monotone(), BlackBox())
+PROFILE_CHECKS: tuple[ProfileCheck, ...] = (Monotone(), BlackBox(), CertifiedBroken())
 """Checks that are arithmetic on a finished profile."""
 
 COMPLETENESS_CHECKS: tuple[Check[Examined], ...] = (Adaptive(),)

@@ -8,6 +8,16 @@ be chosen, `gate` for the network that chooses alpha by itself, `sharpening` for
 from poise.models.mixing.blend import Blend
 from poise.models.mixing.gate import Gate, GatePlan, plan_gate
 from poise.models.mixing.mixed import MixedClassifier
+from poise.models.mixing.neighbours import NeighbourClassifier, SlopeGate
 from poise.models.mixing.sharpening import Sharpening
 
-__all__ = ["Blend", "Gate", "GatePlan", "MixedClassifier", "Sharpening", "plan_gate"]
+__all__ = [
+    "Blend",
+    "Gate",
+    "GatePlan",
+    "MixedClassifier",
+    "NeighbourClassifier",
+    "Sharpening",
+    "SlopeGate",
+    "plan_gate",
+]

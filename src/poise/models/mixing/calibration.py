@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -73,11 +73,10 @@ class Calibrated(NamedTuple):
 def calibrated_scale(held_out: HeldOut, keep: float = 0.985) -> Calibrated:
     """The scale of the robust logits, with alpha, by which most of its clean errors can be put right.
 
-    See `calibrated_sharpening`; the map is z -> scale z.
+    See `calibrated_sharpening`; the map is z -> scale z, of 24 scales from 0.05 to 10.
     """
-    scales = torch.logspace(-1.3, 1.0, 24, base=10.0).tolist()
-    found = _best(held_out, keep, ((scale, lambda z, s=scale: s * z) for scale in scales))
-    return Calibrated(replace(Blend.constant(found.alpha), scale_robust=found.choice), found.kept, found.fixable)
+    scales = torch.logspace(math.log10(0.05), 1, 24).tolist()
+    return _best([_at_cutoff(held_out, keep, Blend(scale_robust=scale)) for scale in scales])
 
 
 def calibrated_sharpening(held_out: HeldOut, keep: float = 0.985) -> Calibrated:
@@ -95,42 +94,37 @@ def calibrated_sharpening(held_out: HeldOut, keep: float = 0.985) -> Calibrated:
     Raises:
         Misuse: for a share outside (0, 1).
     """
-    bare = _best(held_out, keep, [(None, lambda z: z)])
+    bare = _at_cutoff(held_out, keep, Blend()).blend.alpha_low
     grid = itertools.product(
-        torch.logspace(*(torch.tensor(_SCALES).log10().tolist()), _POINTS).tolist(),
+        torch.logspace(math.log10(_SCALES[0]), math.log10(_SCALES[1]), _POINTS).tolist(),
         torch.linspace(*_SHIFTS, _POINTS).tolist(),
         torch.linspace(*_POWERS, _POINTS).tolist(),
     )
-    choices = (
-        Sharpening(scale=scale, shift=shift, power=power, linear_alpha=bare.alpha) for scale, shift, power in grid
+    blends = (
+        Blend(sharpening=Sharpening(scale=scale, shift=shift, power=power, linear_alpha=bare))
+        for scale, shift, power in grid
     )
-    found = _best(held_out, keep, ((choice, choice) for choice in choices))
-    return Calibrated(replace(Blend.constant(found.alpha), sharpening=found.choice), found.kept, found.fixable)
+    return _best([_at_cutoff(held_out, keep, blend) for blend in blends])
 
 
-class _Found(NamedTuple):
-    choice: object
-    alpha: float
-    kept: float
-    fixable: float
-
-
-def _best(held_out: HeldOut, keep: float, maps: Iterable[tuple[object, Callable[[Tensor], Tensor]]]) -> _Found:
-    """The map under which most wrong clean predictions can be overturned; the first of equals."""
+def _at_cutoff(held_out: HeldOut, keep: float, blend: Blend) -> Calibrated:
+    """The blend at the alpha whose cutoff leaves a share `keep` of the right predictions under attack above it."""
     if not 0 < keep < 1:
         raise Misuse(f"calibration keeps a share of the robust predictions, above 0 and below 1; got {keep}")
-    best: _Found | None = None
-    for choice, moved in maps:
-        kept, lost = _margins(moved(held_out.kept.double())), _margins(moved(held_out.lost.double()))
-        cutoff = float(kept.quantile(1 - keep))
-        fixable = float((lost < cutoff).double().mean())
-        if best is None or fixable > best.fixable:
-            best = _Found(choice, 1 / (1 + cutoff), float((kept >= cutoff).double().mean()), fixable)
-    assert best is not None  # noqa: S101 - no caller gives an empty grid
-    return best
+    kept, lost = (_margins(blend, logits) for logits in (held_out.kept, held_out.lost))
+    cutoff = float(kept.quantile(1 - keep))
+    alpha = 1 / (1 + cutoff)
+    chosen = replace(blend, alpha_low=alpha, alpha_high=alpha)
+    return Calibrated(chosen, float((kept >= cutoff).double().mean()), float((lost < cutoff).double().mean()))
 
 
-def _margins(logits: Tensor) -> Tensor:
-    """Probability of the leading class minus that of the next."""
-    top = logits.softmax(1).topk(2, dim=1).values
+def _best(found: list[Calibrated]) -> Calibrated:
+    """The choice that lets most clean mistakes be put right; the first of equals."""
+    return max(found, key=lambda choice: choice.fixable)
+
+
+def _margins(blend: Blend, logits: Tensor) -> Tensor:
+    """Probability of the robust branch's leading class minus that of the next, as they enter the mixture."""
+    moved = blend.scale_robust * logits.double() if blend.sharpening is None else blend.sharpening(logits)
+    top = moved.softmax(1).topk(2, dim=1).values
     return top[:, 0] - top[:, 1]

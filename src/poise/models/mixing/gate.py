@@ -162,6 +162,10 @@ class Gate(nn.Module):
         raw: Tensor = self.score(pooled)[:, 0]
         return raw
 
+    def options(self) -> dict[str, Option]:
+        """The gate as options of a blueprint."""
+        return self.plan.options()
+
     @torch.no_grad()
     def measure(self, standard: Maps, robust: Maps) -> None:
         """Take means and standard deviations of each channel from some images; once, before training."""

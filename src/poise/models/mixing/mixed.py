@@ -19,6 +19,7 @@ from poise.models.mixing.branches import Seen, both
 from poise.models.mixing.features import seen_by
 from poise.models.mixing.gate import Gate
 from poise.models.mixing.logspace import LogProbabilities, log_mean, log_of, log_probabilities, log_weights
+from poise.models.mixing.neighbours import SlopeGate
 
 
 class Mixture(nn.Module):
@@ -36,7 +37,9 @@ class Mixture(nn.Module):
     face: ClassVar[type[Classifier]]
     """The class of the classifier around this network."""
 
-    def __init__(self, standard: Classifier, robust: Classifier, blend: Blend, gate: Gate | None = None) -> None:
+    def __init__(
+        self, standard: Classifier, robust: Classifier, blend: Blend, gate: Gate | SlopeGate | None = None
+    ) -> None:
         super().__init__()
         if gate is None and blend.alpha_low != blend.alpha_high:
             raise Misuse(
@@ -71,7 +74,7 @@ class Mixture(nn.Module):
     @torch.no_grad()
     def measure(self, images: Float[Tensor, "n *shape"]) -> None:
         """See `MixedClassifier.measure_gate`."""
-        assert self.gate is not None  # noqa: S101 - `MixedClassifier` refuses where there is none
+        assert isinstance(self.gate, Gate)  # noqa: S101 - `MixedClassifier` refuses where there is none
         plan = self.gate.plan
         standard = seen_by(self.standard, images, plan.standard_layers)
         robust = seen_by(self.robust, images, plan.robust_layers)
@@ -83,6 +86,9 @@ class Mixture(nn.Module):
         def run(classifier: Classifier, layers: tuple[str, ...]) -> Seen:
             return seen_by(classifier, images, layers)
 
+        if isinstance(self.gate, SlopeGate):
+            logits, raw = self.gate(self.standard, images)
+            return logits, self.robust(images), raw
         if self.gate is None:
             first, second = both(lambda _: run(self.standard, ()), lambda _: run(self.robust, ()), images)
             return first.logits, second.logits, None
@@ -149,7 +155,7 @@ class MixedClassifier(Classifier):
 
     @classmethod
     def of(
-        cls, standard: Classifier, robust: Classifier, blend: Blend | float, gate: Gate | None = None
+        cls, standard: Classifier, robust: Classifier, blend: Blend | float, gate: Gate | SlopeGate | None = None
     ) -> MixedClassifier:
         """Mix two classifiers; they become parts of the mixture and stay in eval mode.
 
@@ -169,7 +175,7 @@ class MixedClassifier(Classifier):
             address="mixed",
             classes=standard.classes,
             shape=standard.blueprint.shape,
-            options=blend.options() | ({} if gate is None else gate.plan.options()),
+            options=blend.options() | ({} if gate is None else gate.options()),
             parts={"standard": standard.blueprint, "robust": robust.blueprint},
         )
         gate = None if gate is None else gate.to(device=standard.device, dtype=standard.dtype)
@@ -204,7 +210,7 @@ class MixedClassifier(Classifier):
         return self.network.robust
 
     @property
-    def gate(self) -> Gate | None:
+    def gate(self) -> Gate | SlopeGate | None:
         """The network that chooses alpha; None where it is constant."""
         return self.network.gate
 
@@ -248,8 +254,8 @@ class MixedClassifier(Classifier):
         Raises:
             Misuse: without a gate.
         """
-        if self.gate is None:
-            raise Misuse("this mixture has a constant alpha and no gate")
+        if not isinstance(self.gate, Gate):
+            raise Misuse("this mixture has no gate that reads features")
         self.network.measure(images)
 
     def alpha(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:

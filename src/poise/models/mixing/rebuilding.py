@@ -12,6 +12,7 @@ from poise.models.classifier import classifier_around
 from poise.models.mixing.blend import Blend
 from poise.models.mixing.gate import Gate, GatePlan
 from poise.models.mixing.mixed import Mixture
+from poise.models.mixing.neighbours import SlopeGate
 
 
 def rebuild_mixed(blueprint: Blueprint, rebuild: Callable[[Blueprint], nn.Module]) -> Mixture:
@@ -30,4 +31,5 @@ def rebuild_mixed(blueprint: Blueprint, rebuild: Callable[[Blueprint], nn.Module
         classifier_around(rebuild(blueprint.parts[role]), blueprint.parts[role]) for role in ("standard", "robust")
     )
     plan = GatePlan.of(blueprint.options)
-    return Mixture(standard, robust, Blend.of(blueprint.options), None if plan is None else Gate(plan))
+    gate = SlopeGate.of(blueprint.options) if plan is None else Gate(plan)
+    return Mixture(standard, robust, Blend.of(blueprint.options), gate)

@@ -23,8 +23,8 @@ class Head(Transfer):
 class Last(Transfer):
     """The head and the blocks next to it.
 
-    Blocks are what timm calls the layers of a network: transformer blocks, residual blocks, a downsampling layer
-    between stages, and the stem.
+    Blocks are the layers that timm cuts a network into: residual and transformer blocks, some with the downsampling
+    before or the norm behind them, and the stem.
 
     Args:
         blocks: how many, at least 1.

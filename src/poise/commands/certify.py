@@ -1,0 +1,191 @@
+"""Certify a classifier: a radius for every image within which it is proven right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from accelerate import PartialState
+
+from poise.commands.profile import Split, profile_path
+from poise.commands.recipe import refuse_changes, write_recipe
+from poise.commands.run import fresh_path, recipe_of
+from poise.commands.terminal import say, watching
+from poise.core.misuse import Misuse, suggestion
+from poise.core.run_folder import RunFolder
+from poise.core.threat import NORMS, Epsilon, Norm, Threat
+from poise.data import ImageSet, decoded, open_data
+from poise.evaluation import Examination, Method, Profile, certified_curve, examine, read_profile, write_profile
+from poise.evaluation.certificates.certification import Certification, default_method
+from poise.evaluation.certificates.certification import certify as proven
+from poise.evaluation.certificates.sampling import Sampling
+from poise.evaluation.soundness.certified import CertifiedBroken
+from poise.models import Classifier, Vote, open_model, save_model, smooth
+
+
+def certify(
+    model: str,
+    data: str | None = None,
+    *,
+    weights: str | None = None,
+    method: Method | None = None,
+    norm: Norm | None = None,
+    sigma: float | None = None,
+    vote: Vote = "hard",
+    samples: int = 10_000,
+    selection: int = 100,
+    confidence: float = 0.999,
+    enough: float | None = None,
+    largest: float | None = None,
+    split: Split = "test",
+    image_size: int | None = None,
+    limit: int | None = None,
+    skip_unreadable: bool = False,
+    batch_size: int = 1024,
+    out: Path | str | None = None,
+    seed: int = 0,
+) -> Profile:
+    """Prove for every image how far it may be changed before the classifier could err, and keep the radii in a profile.
+
+    With --sigma the classifier is smoothed by Gaussian noise first. The smoothed classifier is another model: it gets a
+    run folder of its own, which can be attacked, mixed and reported on, and the radii are about it. Otherwise radii
+    join the profile that the model has already, beside what attacks found. Outcomes of sampling are kept as they come:
+    the same command with the same --out goes on after an interruption.
+
+    Args:
+        model: address of the network, a smoothed one or a mixture: run:FOLDER, timm:NAME, python:pkg.module:factory.
+        data: address of the images; by default those the run was trained on.
+        weights: a local weights file, or "random"; by default what the address itself carries.
+        method: smoothing (sampling; l2), lipschitz (one bound for all images) or local (a bound for each image's own
+            ball, slower and at least as large); by default smoothing for a smoothed classifier, else local.
+        norm: norm of the radii; by default that of the profile they join, else l2.
+        sigma: smooth the classifier with noise of this standard deviation, in units of the image range.
+        vote: what a smoothed classifier averages: hard (votes) or soft (probabilities, which gradients pass).
+        samples: noisy copies of each image that bounds are made from.
+        selection: further noisy copies that its class is chosen from.
+        confidence: probability with which each radius of smoothing holds.
+        enough: stop sampling an image once this l2 radius is proven; by default every sample is used.
+        largest: do not look for radii beyond this (local).
+        split: which images.
+        image_size: resize the shorter side to this and crop the centre.
+        limit: this many images, the same ones every time.
+        skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
+        batch_size: noisy copies in one forward pass; it changes the speed and not the radii.
+        out: with --sigma the run folder to create, by default runs/smoothed; else the profile to write.
+        seed: decides the noise.
+
+    Returns:
+        The profile with its certificate.
+
+    Raises:
+        Misuse: for anything that cannot be done, before any work.
+    """
+    out = None if out is None else Path(out)
+    options = dict(locals())
+    _check(split, norm, sigma, method)
+    recipe = recipe_of(model)
+    sampling = Sampling(
+        samples=samples, selection=selection, confidence=confidence, enough=enough, batch_size=batch_size, seed=seed
+    )
+    Certification(method=method or "local", largest=largest, sampling=sampling)
+    splits = open_data(
+        data or recipe.get("data", "digits"),
+        image_size=recipe.get("image_size") if image_size is None else image_size,
+        limit=recipe.get("limit") if limit is None else limit,
+        skip_unreadable=skip_unreadable or bool(recipe.get("skip_unreadable")),
+    )
+    images = decoded(getattr(splits, split))
+    classifier = open_model(model, weights=weights, classes=images.classes, shape=images.shape, seed=seed)
+    target = out or profile_path(model)
+    if sigma is not None:
+        classifier = smooth(classifier, sigma=sigma, vote=vote, seed=seed)
+        folder = _smoothed_folder(options | {"data": data or recipe.get("data", "digits")}, classifier, out)
+        model, target = f"run:{folder.path.as_posix()}", folder.profile
+    process = PartialState()
+    classifier.eval().to(process.device if process.device.type == "cuda" else "cpu")
+    certification = Certification(
+        method=method or default_method(classifier), norm=norm or "l2", largest=largest, sampling=sampling
+    )
+    known = _known_profile(target, classifier, images, norm)
+    if known is not None:
+        certification = replace(certification, norm=known.header.norm)
+    journal = target.with_name(f"{target.name}.certificate")
+    with watching(f"certifying {model}") as watch:
+        certificate = proven(classifier, images, certification, journal=journal, watch=watch)
+    profile = known or _unattacked(classifier, images, certification.norm, model, split)
+    result = _examined(replace(profile, certificate=certificate))
+    write_profile(result, target)
+    journal.unlink(missing_ok=True)
+    _tell(result, target)
+    return result
+
+
+def _check(split: str, norm: str | None, sigma: float | None, method: str | None) -> None:
+    if split not in get_args(Split):
+        raise Misuse(f"unknown split {split!r}; {suggestion(str(split), get_args(Split))}")
+    if norm is not None and norm not in NORMS:
+        raise Misuse(f"unknown norm {norm!r}; {suggestion(str(norm), NORMS)}")
+    if sigma is not None and method not in {None, "smoothing"}:
+        raise Misuse(f"--sigma smooths the classifier, which --method {method} does not certify; leave one of them out")
+    if PartialState().num_processes > 1:
+        raise Misuse("certify works in one process; start it without accelerate launch")
+
+
+def _smoothed_folder(options: Mapping[str, object], classifier: Classifier, out: Path | None) -> RunFolder:
+    """The smoothed classifier's run folder: a new one, or one whose certification was interrupted."""
+    if out is not None and out.exists():
+        folder = RunFolder.open(out)
+        refuse_changes(folder, options, ignored=("out", "batch_size"))
+        if folder.profile.exists():
+            raise Misuse(f"{out} is certified already; choose another folder with --out, or certify run:{out}")
+        return folder
+    folder = RunFolder.create(out or fresh_path(Path("runs/smoothed")))
+    write_recipe(folder, "certify", {**options, "out": folder.path})
+    save_model(classifier, folder.path)
+    say(f"{folder.path}: the smoothed classifier; after an interruption, go on with --out {folder.path}")
+    return folder
+
+
+def _known_profile(target: Path, classifier: Classifier, images: ImageSet, norm: Norm | None) -> Profile | None:
+    """The profile that is there already, if it is about the same model and images."""
+    if not target.exists():
+        return None
+    found = read_profile(target)
+    of_model, of_data = found.header.model == classifier.digest(), found.header.data == images.digest()
+    if not (of_model and of_data):
+        other = "another model" if not of_model else "other images"
+        raise Misuse(f"{target} is a profile of {other}; write the certificate elsewhere with --out")
+    if norm not in {None, found.header.norm}:
+        raise Misuse(f"{target} is a profile in {found.header.norm}; its radii cannot be stated in {norm}")
+    return found
+
+
+def _unattacked(classifier: Classifier, images: ImageSet, norm: Norm, model: str, split: str) -> Profile:
+    """A profile of the clean images alone."""
+    examination = Examination(threat=Threat(norm=norm, epsilon=0.0), suite="fast")
+    return examine(classifier, images, examination, model_address=model, split=split)
+
+
+def _examined(profile: Profile) -> Profile:
+    """The profile with the finding on whether attacks contradict the certificate."""
+    finding = CertifiedBroken().inspect(profile)
+    others = tuple(found for found in profile.findings if found.check != finding.check)
+    return replace(profile, findings=(*others, finding))
+
+
+def _tell(result: Profile, target: Path) -> None:
+    """The headline, unless an attack contradicts it."""
+    finding = result.findings[-1]
+    if finding.status != "pass":
+        say(str(finding))
+    if finding.status == "block":
+        say(f"{target}: written, but no figure is shown: {finding.check}")
+        return
+    curve, certificate = certified_curve(result), result.certificate
+    places = (0, len(curve.epsilons) // 2, -1)
+    figures = ", ".join(
+        f"{curve.accuracy[at].value:.1%} at {Epsilon(float(f'{curve.epsilons[at]:.3g}'))}" for at in places
+    )
+    say(f"{target}: {len(result)} images, {certificate}: certified accuracy {figures}")

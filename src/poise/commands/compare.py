@@ -1,0 +1,152 @@
+"""Compare two models by their profiles: what is lost, what is gained, and whether a gate lets the new one pass."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from poise.commands.terminal import say
+from poise.core.files import write_text
+from poise.core.misuse import Misuse
+from poise.core.run_folder import RunFolder
+from poise.evaluation import Profile, read_profile, read_profile_csv
+from poise.evaluation.comparison import Comparison
+from poise.evaluation.flips import NoiseFloor, Pair, check_sound, join, noise_floors
+from poise.evaluation.gate import Gate, judge, read_gate, unjudged
+
+if TYPE_CHECKING:
+    from poise.reporting.comparison.gallery import Picture
+
+
+def compare(
+    old: str,
+    new: str,
+    *,
+    gate: Path | str | None = None,
+    noise: list[Path | str] | None = None,
+    out: Path | str | None = None,
+    gallery: int = 24,
+    data: str | None = None,
+) -> Comparison:
+    """Compare a new model with the one in use, image by image, at every epsilon that both were profiled at.
+
+    Nothing is attacked or trained: all figures are arithmetic on two profiles of the same images. With a gate, the
+    command ends with 0 if the gate passes, 1 if it fails, and 2 if it cannot be judged: for profiles that do not match
+    or that soundness checks object to, and for too few images.
+
+    Args:
+        old: the model in use: a profile (.parquet, or .csv from other tools), or a run folder that holds one.
+        new: the model that would replace it, likewise.
+        gate: a YAML file with limits on any of the figures.
+        noise: further profiles of old or new with another seed, which show what attack noise alone would flip.
+        out: a folder for comparison.html, comparison.md, comparison.json and flipped.csv, and with a gate junit.xml;
+            what it holds under other names is left alone.
+        gallery: show this many lost images on the page, where the images can be opened; 0 for none.
+        data: address of the images; by default the one in the old profile.
+
+    Returns:
+        The comparison, with the gate's judgement in it.
+
+    Raises:
+        Misuse: for what cannot be read; without a gate also for profiles that do not match.
+    """
+    if gallery < 0:
+        raise Misuse(f"gallery must be at least 0; got {gallery}")
+    limits = None if gate is None else read_gate(Path(gate))
+    profiles = open_profile(old), open_profile(new)
+    again = [open_profile(str(address)) for address in noise or ()]
+    comparison = _compared(_names(old, new), profiles, again, limits)
+    _show(comparison)
+    if out is not None:
+        _write(comparison, Path(out), _pictures(comparison, data, gallery))
+        say(f"written: {Path(out)}")
+    return comparison
+
+
+def open_profile(address: str) -> Profile:
+    """The profile that a file or a run folder holds.
+
+    Raises:
+        Misuse: if there is none, or it cannot be read.
+    """
+    path = Path(address.removeprefix("run:"))
+    if path.suffix == ".csv":
+        return read_profile_csv(path)
+    if path.is_dir():
+        path = RunFolder.open(path).profile
+        if not path.is_file():
+            raise Misuse(f"{address} has not been profiled; do so with poise profile run:{path.parent.as_posix()}")
+    return read_profile(path)
+
+
+def _compared(
+    names: tuple[str, str], profiles: tuple[Profile, Profile], again: list[Profile], limits: Gate | None
+) -> Comparison:
+    """The comparison; where there can be none, a gate has to say so, and nobody else."""
+    try:
+        pair = join(*profiles)
+        check_sound(pair)
+        floors = _floors(pair, again)
+    except Misuse as error:
+        if limits is None:
+            raise
+        return Comparison(
+            old=names[0], new=names[1], pair=None, judgement=unjudged(limits, str(error)), obstacle=str(error)
+        )
+    judgement = None if limits is None else judge(limits, pair)
+    return Comparison(old=names[0], new=names[1], pair=pair, noise=floors, judgement=judgement)
+
+
+def _floors(pair: Pair, again: list[Profile]) -> tuple[NoiseFloor, ...]:
+    return tuple(floor for profile in again for floor in noise_floors(pair, profile))
+
+
+def _names(old: str, new: str) -> tuple[str, str]:
+    """How reports call the models: the last part of each address that tells them apart."""
+    parts = [Path(address.removeprefix("run:")).resolve().with_suffix("").parts for address in (old, new)]
+    for depth in range(1, min(map(len, parts)) + 1):
+        first, second = ("/".join(each[-depth:]) for each in parts)
+        if first != second:
+            return first, second
+    return old, new
+
+
+def _show(comparison: Comparison) -> None:
+    from poise.reporting.comparison.terminal import print_comparison  # noqa: PLC0415 - rich is slow to import
+
+    print_comparison(comparison)
+
+
+def _pictures(comparison: Comparison, data: str | None, count: int) -> Sequence[Picture]:
+    from poise.commands.gallery import pictures_of  # noqa: PLC0415 - opening images is slow to import
+
+    return pictures_of(comparison, data, count) if count else ()
+
+
+def _write(comparison: Comparison, out: Path, pictures: Sequence[Picture]) -> None:
+    from poise.reporting.comparison.junit import junit_xml  # noqa: PLC0415 - plotly is slow to import
+    from poise.reporting.comparison.markdown import comparison_markdown  # noqa: PLC0415
+    from poise.reporting.comparison.page import write_comparison  # noqa: PLC0415
+    from poise.reporting.comparison.record import comparison_record  # noqa: PLC0415
+
+    record = json.dumps(comparison_record(comparison), allow_nan=False, indent=1, ensure_ascii=False)
+    write_text(out / "comparison.json", record + "\n")
+    write_text(out / "comparison.md", comparison_markdown(comparison))
+    write_text(out / "flipped.csv", _flipped(comparison))
+    write_comparison(comparison, out / "comparison.html", pictures)
+    if comparison.judgement is not None:
+        write_text(out / "junit.xml", junit_xml(comparison.judgement, f"{comparison.old} → {comparison.new}"))
+
+
+def _flipped(comparison: Comparison) -> str:
+    """Every example that flipped, for a spreadsheet."""
+    from poise.reporting.comparison.rows import change_rows  # noqa: PLC0415
+
+    rows = change_rows(comparison.changes)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([rows.headings, *rows.rows])
+    return text.getvalue()

@@ -1,0 +1,111 @@
+"""Telling a person, during a training and after it, whether the network takes up its task."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from poise.commands.recipe import plain, read_recipe
+from poise.commands.terminal import say
+from poise.core.files import write_text
+from poise.core.misuse import Misuse
+from poise.core.run_folder import RunFolder
+from poise.objectives import Standard, innermost
+from poise.training import Adaptation, Noted, Setting, Task, adaptation, is_main
+
+_SAME = ("data", "image_size", "limit", "validate_on")
+"""Options that decide which images a validation looks at."""
+
+
+def standard_accuracy(address: str | None, options: Mapping[str, object]) -> float | None:
+    """Final clean validation accuracy of a standard fine-tuning, to compare with.
+
+    Args:
+        address: run:FOLDER; None for none.
+        options: those of the run to compare, whose validation images must be the same.
+
+    Raises:
+        Misuse: if there is no such run, it was not standard fine-tuning, has not ended, measured nothing, or measured
+            it on other images.
+    """
+    if address is None:
+        return None
+    kind, _, name = address.partition(":")
+    if kind != "run" or not name:
+        raise Misuse(f"compare_with names a run of standard fine-tuning, as run:FOLDER; got {address!r}")
+    folder = RunFolder.open(Path(name))
+    recipe = read_recipe(folder.recipe)
+    if (found := _kind(recipe.get("objective"))) != "standard":
+        raise Misuse(f"{address} was trained with the objective {found}; compare_with wants one with standard")
+    for option in _SAME:
+        ours, theirs = plain(options.get(option)), recipe.get(option)
+        if ours != theirs:
+            raise Misuse(f"{address} was validated on other images: its {option} is {theirs}, here it is {ours}")
+    last = folder.history()[-1:] if folder.weights.exists() else []
+    clean = last[0].get("validation/clean") if last else None
+    if not isinstance(clean, int | float) or not math.isfinite(clean):
+        raise Misuse(f"{address} holds no clean validation accuracy to compare with; let it end, with validation")
+    return float(clean)
+
+
+def _kind(objective: Any) -> str:
+    """The kind of objective that a recipe's wrappers come down to."""
+    if isinstance(objective, dict) and "objective" in objective:
+        return _kind(objective["objective"])
+    return str(objective.get("kind")) if isinstance(objective, dict) else str(objective)
+
+
+def setting_of(task: Task, standard: float | None) -> Setting:
+    """What a task's history is measured under.
+
+    Args:
+        task: the training.
+        standard: clean accuracy to compare with.
+    """
+    return Setting(
+        classes=task.classifier.num_classes,
+        epochs=task.options.epochs,
+        target=float(task.threat.epsilon),
+        robust=not isinstance(innermost(task.objective), Standard),
+        may_fall_short=task.schedule.may_fall_short,
+        standard=standard,
+    )
+
+
+def attending(folder: RunFolder, setting: Setting) -> Noted:
+    """Somebody who looks at every epoch and says what is the matter, each thing once."""
+    said: set[str] = set()
+
+    def look(_: Mapping[str, float]) -> None:
+        for remark in adaptation(folder.history(), setting).remarks:
+            if remark.kind not in said:
+                said.add(remark.kind)
+                say(f"{folder.path.name}: {remark.text}")
+
+    return look
+
+
+def conclusion(folder: RunFolder, setting: Setting) -> Adaptation:
+    """What the whole history says: kept in the run folder, its figures told to the person."""
+    found = adaptation(folder.history(), setting)
+    if is_main():
+        write_text(folder.adaptation, json.dumps(found.record(), indent=1) + "\n")
+    if found.clean is not None:
+        say(f"{folder.path.name}: {_summary(found)}")
+    return found
+
+
+def _summary(found: Adaptation) -> str:
+    threshold = f"{100 * found.threshold:.3g} %"
+    start = (
+        f"never above {threshold} clean" if found.delay is None else f"above {threshold} clean from epoch {found.delay}"
+    )
+    parts = [start, f"in the end {100 * (found.clean or 0.0):.1f} % clean"]
+    if found.robust is not None:
+        parts.append(f"{100 * found.robust:.1f} % robust")
+    if found.gap is not None:
+        parts.append(f"{100 * abs(found.gap):.1f} points {'below' if found.gap >= 0 else 'above'} standard fine-tuning")
+    return f"validation: {', '.join(parts)}"

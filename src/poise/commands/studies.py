@@ -1,0 +1,234 @@
+"""A search's memory, shared by the processes that work on it: optuna's study, whose trials survive a kill."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from poise.commands.space import Value
+from poise.core.files import digest_words
+from poise.core.misuse import Misuse
+from poise.core.streams import hashed
+from poise.reporting.tried import Tried
+
+HEARTBEAT_SECONDS, GRACE_SECONDS = 60, 180
+"""How often a trial says that it lives, and after how long a silence others take it up."""
+
+_NAME = "poise"
+_RETRIES = 3
+_LOCK_SECONDS = 60
+
+
+class Trial:
+    """One fine-tuning of a study.
+
+    Args:
+        trial: optuna's.
+        origin: its number; where it takes up a killed trial, the number of that.
+        prune: whether it may be stopped.
+    """
+
+    def __init__(self, trial: Any, origin: int, *, prune: bool) -> None:
+        self._trial, self._prune = trial, prune
+        self.value: float | None = None
+        self.origin = origin
+
+    def number(self, path: str, low: float, high: float, *, log: bool) -> float:
+        """A suggested number."""
+        return float(self._trial.suggest_float(path, low, high, log=log))
+
+    def whole(self, path: str, low: int, high: int, *, log: bool) -> int:
+        """A suggested whole number."""
+        return int(self._trial.suggest_int(path, low, high, log=log))
+
+    def among(self, path: str, values: Sequence[Value]) -> Value:
+        """A suggested choice."""
+        chosen: Value = self._trial.suggest_categorical(path, list(values))
+        return chosen
+
+    def report(self, epoch: int, value: float, figures: Mapping[str, float], violations: Mapping[str, float]) -> None:
+        """Note an epoch's figures; ends the trial where it falls behind the others.
+
+        Args:
+            epoch: from 0.
+            value: what the search maximises.
+            figures: what was measured.
+            violations: how far each bound is exceeded; at most 0 where it is kept.
+        """
+        from optuna import TrialPruned  # noqa: PLC0415 - an extra
+
+        self.value = value
+        self._trial.set_user_attr("figures", dict(figures))
+        self._trial.set_user_attr("violations", dict(violations))
+        self._trial.report(value, epoch)
+        if self._prune and self._trial.should_prune():
+            self.settle()
+            raise TrialPruned
+
+    def settle(self) -> None:
+        """Tell the search how far the trial ended from its bounds."""
+        for bound, excess in self._trial.user_attrs.get("violations", {}).items():
+            self._trial.set_constraint(bound, excess)
+
+    def give_up(self, reason: str) -> None:
+        """End the trial without a figure."""
+        from optuna import TrialPruned  # noqa: PLC0415
+
+        self._trial.set_user_attr("reason", reason)
+        raise TrialPruned
+
+
+class Study:
+    """What was tried so far, in a database.
+
+    Args:
+        study: optuna's.
+        prune: whether trials may be stopped.
+        seed: decides what is tried: suggestions are a function of it, the trial's number and the history.
+    """
+
+    def __init__(self, study: Any, *, prune: bool, seed: int) -> None:
+        self._study, self._prune, self._seed = study, prune, seed
+
+    def run(self, attempt: Callable[[Trial], None], count: int, after: Callable[[], None]) -> None:
+        """Try until the study holds a number of trials, counting those that other processes are at.
+
+        Args:
+            attempt: carries out a trial; its last report is the trial's value.
+            count: trials in the end.
+            after: called after each.
+        """
+        from optuna.storages import fail_stale_trials  # noqa: PLC0415
+
+        def objective(found: Any) -> float:
+            self._study.sampler = self._sampler(found.number)
+            trial = Trial(found, _origin(self._study.trials[found.number]), prune=self._prune)
+            try:
+                attempt(trial)
+            except KeyboardInterrupt:
+                _retry()(self._study, self._study.trials[found.number])
+                raise
+            if trial.value is None:
+                trial.give_up("it ended without a figure")
+            trial.settle()
+            return float(trial.value or 0.0)
+
+        def ended(study: Any, _: Any) -> None:
+            after()
+            if self._enough(count):
+                study.stop()
+
+        fail_stale_trials(self._study)
+        if not self._enough(count):
+            self._study.optimize(objective, callbacks=[ended])
+
+    def history(self) -> list[Tried]:
+        """All trials that ended with a figure, or without one, in their order."""
+        names = {"COMPLETE": "finished", "PRUNED": "stopped"}
+        return [
+            Tried(
+                number=_origin(trial),
+                values=dict(trial.params),
+                value=trial.value if trial.value is not None else _last(trial),
+                state=names[trial.state.name],
+                figures=dict(trial.user_attrs.get("figures", {})),
+                within=all(excess <= 0 for excess in trial.user_attrs.get("violations", {}).values()),
+            )
+            for trial in self._study.get_trials(deepcopy=False)
+            if trial.state.name in names
+        ]
+
+    def _enough(self, count: int) -> bool:
+        counted = {"COMPLETE", "PRUNED", "RUNNING"}
+        return sum(trial.state.name in counted for trial in self._study.get_trials(deepcopy=False)) >= count
+
+    def _sampler(self, number: int) -> Any:
+        """A sampler of the trial's own, so that processes that share a study do not try the same."""
+        from optuna.samplers import TPESampler  # noqa: PLC0415
+
+        return TPESampler(seed=hashed(self._seed, number) % 2**32)
+
+
+@contextmanager
+def open_study(place: str, *, identity: Any, warm_up: int, prune: bool, seed: int) -> Iterator[Study]:
+    """A study, made or gone on with.
+
+    Args:
+        place: a file, or the URL of a database.
+        identity: what is searched and what for; a study of something else is refused.
+        warm_up: epochs before which no trial is stopped.
+        prune: whether trials may be stopped at all.
+        seed: decides what is tried.
+
+    Raises:
+        Misuse: for a database that cannot be opened, and a study of something else.
+    """
+    import optuna  # noqa: PLC0415 - an extra
+    from optuna.pruners import MedianPruner  # noqa: PLC0415
+
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            try:
+                storage = _storage(place)
+                pruner = MedianPruner(n_startup_trials=4, n_warmup_steps=warm_up)
+                study = optuna.create_study(
+                    study_name=_NAME, storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
+                )
+            except Exception as error:  # every database raises its own kinds
+                raise Misuse(f"the study at {place} cannot be opened: {str(error).splitlines()[0]}") from error
+            _claim(study, place, identity)
+            yield Study(study, prune=prune, seed=seed)
+    finally:
+        optuna.logging.set_verbosity(level)
+
+
+def _storage(place: str) -> Any:
+    from optuna.storages import RDBStorage  # noqa: PLC0415
+
+    if "://" not in place:
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        place = f"sqlite:///{place}"
+    waiting = {"connect_args": {"timeout": _LOCK_SECONDS}} if place.startswith("sqlite") else {}
+    return RDBStorage(
+        place,
+        engine_kwargs=waiting,
+        heartbeat_interval=HEARTBEAT_SECONDS,
+        grace_period=GRACE_SECONDS,
+        heartbeat_stale_trial_callback=_retry(),
+    )
+
+
+def _retry() -> Any:
+    from optuna.storages import RetryHeartbeatStaleTrialCallback  # noqa: PLC0415
+
+    return RetryHeartbeatStaleTrialCallback(max_retry=_RETRIES, inherit_intermediate_values=True)
+
+
+def _claim(study: Any, place: str, identity: Any) -> None:
+    """Refuse a study that was begun for something else."""
+    digest = digest_words([json.dumps(identity, sort_keys=True)])
+    found = study.user_attrs.get("identity")
+    if found is None:
+        study.set_user_attr("identity", digest)
+    elif found != digest:
+        raise Misuse(
+            f"the study at {place} was begun with another recipe, figure or bounds; go on with those, or search "
+            "elsewhere with --out"
+        )
+
+
+def _origin(trial: Any) -> int:
+    """The number of a trial; where it takes up a killed one, of that."""
+    return int(trial.system_attrs.get("failed_trial", trial.number))
+
+
+def _last(trial: Any) -> float | None:
+    values = trial.intermediate_values
+    return values[max(values)] if values else None

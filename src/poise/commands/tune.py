@@ -1,0 +1,222 @@
+"""Search for the best options of a fine-tuning, in one process or in many on one study."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from poise.commands.finetune import fine_tuned
+from poise.commands.goals import Bound, figure_points, figures_of, read_bound
+from poise.commands.recipe import plain, read_recipe, recipe_text
+from poise.commands.run import fresh_path
+from poise.commands.space import Space, Span, filled, first_of, space_of, suggested, with_default_space
+from poise.commands.studies import Study, Trial, open_study
+from poise.commands.terminal import say
+from poise.commands.validation import validation
+from poise.core.files import write_text
+from poise.core.misuse import Failure, Misuse
+from poise.core.run_folder import RunFolder
+from poise.core.threat import Threat
+from poise.data import ImageSet
+from poise.evaluation import Examination, Suite, examine
+from poise.models import Classifier
+from poise.reporting.tried import best_of
+from poise.schedules import Schedule
+from poise.training import Validate, process_state
+
+
+def tune(
+    recipe: Path | str,
+    *,
+    trials: int = 30,
+    maximise: str = "expected",
+    where: list[str] | str | None = None,
+    suite: Suite = "fast",
+    prune_after: float = 0.5,
+    storage: str | None = None,
+    out: Path | str | None = None,
+    seed: int = 0,
+) -> Path:
+    """Search for the options with which fine-tuning gives the most robust model; write the best as a recipe.
+
+    Every trial is a fine-tuning, judged on its validation images after every epoch; test images are never looked at. A
+    trial that falls behind the middle of the others at the same epoch is stopped. Start the same command again to go
+    on, or several times at once to share the work: killed trials are taken up where they stood.
+
+    Args:
+        recipe: a recipe of poise finetune in which options may stand as ranges, {from: 1e-4, to: 1e-2, log: true} or
+            {among: [adamw, sgd]}; where none does, learning rate, weight decay and the hinge's start and stop are
+            searched.
+        trials: how many fine-tunings the study holds in the end, stopped ones included.
+        maximise: expected (robustness over the whole range of epsilon), clean, robust, or robust@EPSILON.
+        where: bounds that the best must keep, such as "clean >= 0.8".
+        suite: the attacks of the judgements.
+        prune_after: share of the epochs before which no trial is stopped; 1 stops none.
+        storage: where the study is kept: a file, or the URL of a database that several machines reach; by default a
+            file in the folder.
+        out: folder of the study, made or gone on with; by default runs/tune, with a number behind it where that exists.
+        seed: decides what is tried.
+
+    Returns:
+        The best recipe, runnable by poise finetune --config.
+
+    Raises:
+        Misuse: for anything that cannot be done, before any trial.
+        Failure: if no trial kept to the bounds.
+    """
+    search = _Search.read(Path(recipe), maximise, where, suite)
+    _check(trials, prune_after)
+    folder = Path(out) if out else fresh_path(Path("runs/tune"))
+    with open_study(
+        storage or str(folder / "study.db"),
+        identity=plain({"recipe": search.tree, "maximise": maximise, "where": [str(bound) for bound in search.bounds]}),
+        warm_up=round(prune_after * search.epochs),
+        prune=prune_after < 1,
+        seed=seed,
+    ) as study:
+        study.run(
+            lambda trial: search.attempt(trial, _place(folder, trial.origin)),
+            trials,
+            lambda: search.keep(study, folder),
+        )
+        return search.conclude(study, folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Search:
+    """What is tried, and what for."""
+
+    tree: Mapping[str, Any]
+    space: Space
+    maximise: str
+    bounds: tuple[Bound, ...]
+    suite: Suite
+    points: tuple[float, ...]
+    epochs: int
+
+    @classmethod
+    def read(cls, recipe: Path, maximise: str, where: list[str] | str | None, suite: Suite) -> _Search:
+        """Everything checked that can be checked before the first trial."""
+        from poise.cli import options_of  # noqa: PLC0415 - the command line imports the commands
+
+        tree = with_default_space(read_recipe(recipe))
+        tree = {name: value for name, value in tree.items() if name not in {"out", "resume"}}
+        space = space_of(tree)
+        bounds = tuple(read_bound(text) for text in ([where] if isinstance(where, str) else where or []))
+        options = options_of("finetune", _possible(tree, space))
+        if not options["validate_on"]:
+            raise Misuse("a search judges on validation images; give the recipe a validate_on above 0")
+        names = (maximise, *(bound.figure for bound in bounds))
+        points = figure_points(names, options["threat"])
+        epochs = max(int(kind) for kind in _ends(space, "training.epochs", options["training"].epochs))
+        return cls(tree=tree, space=space, maximise=maximise, bounds=bounds, suite=suite, points=points, epochs=epochs)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Figures that are measured after every epoch."""
+        return (self.maximise, *(bound.figure for bound in self.bounds))
+
+    def attempt(self, trial: Trial, folder: Path) -> None:
+        """One fine-tuning, from its options to its figure."""
+        from poise.cli import options_of  # noqa: PLC0415
+
+        values = suggested(self.space, trial.number, trial.whole, trial.among)
+        try:
+            options = options_of("finetune", filled(self.tree, {**values, "out": folder.as_posix()}))
+        except Misuse as error:  # single options are fine, together they are not
+            trial.give_up(str(error))
+            return
+        options["out"] = Path(options["out"])
+
+        def noted(row: Mapping[str, float]) -> None:
+            figures = {name: row[f"validation/{name}"] for name in self.names}
+            violations = {str(bound): bound.excess(figures) for bound in self.bounds}
+            trial.report(int(row["epoch"]), figures[self.maximise], figures, violations)
+
+        try:
+            fine_tuned(options, resume=RunFolder(folder).recipe.is_file(), measuring=self.measuring, noted=noted)
+        except Failure as error:
+            trial.give_up(str(error))
+
+    def measuring(self, images: ImageSet, threat: Threat, count: int, schedule: Schedule, seed: int) -> Validate | None:
+        """A validation that measures the search's figures too."""
+        usual = validation(images, threat, count, schedule, seed)
+        if usual is None or set(self.names) <= {"clean", "robust"}:
+            return usual
+        import torch  # noqa: PLC0415
+
+        chosen = images.select(torch.arange(min(count, len(images))))
+        examination = Examination(threat=threat, suite=self.suite, points=self.points, seed=seed)
+
+        def validate(classifier: Classifier, epsilon: float) -> Mapping[str, float]:
+            profile = examine(classifier, chosen, examination, model_address="in training")
+            heard = usual(classifier, epsilon) if schedule.hears else {}
+            return {**heard, **figures_of(profile, self.names)}
+
+        return validate
+
+    def keep(self, study: Study, folder: Path) -> None:
+        """Write the best recipe so far and the page, and free the space of trials that are not the best."""
+        from poise.reporting.search_page import write_search_page  # noqa: PLC0415 - plotly is slow to import
+
+        tried = study.history()
+        best = best_of(tried)
+        logarithmic = tuple(path for path, kind in self.space.items() if isinstance(kind, Span) and kind.log)
+        write_search_page(tried, folder / "search.html", figure=self.maximise, logarithmic=logarithmic)
+        if best is not None:
+            write_text(folder / "best.yaml", recipe_text("finetune", filled(self.tree, best.values)))
+        for each in tried:
+            if best is None or each.number != best.number:
+                lost = RunFolder(_place(folder, each.number))
+                shutil.rmtree(lost.checkpoints, ignore_errors=True)
+                lost.weights.unlink(missing_ok=True)
+
+    def conclude(self, study: Study, folder: Path) -> Path:
+        """Say what was found, and where its recipe is."""
+        self.keep(study, folder)
+        tried = study.history()
+        best = best_of(tried)
+        page, target = folder / "search.html", folder / "best.yaml"
+        if best is None:
+            bounds = ", ".join(map(str, self.bounds)) or "none"
+            raise Failure(
+                f"none of {len(tried)} trials was finished within the bounds ({bounds}); see {page}, widen a range or "
+                "a bound, and go on with more trials"
+            )
+        say(f"{target}: {self.maximise} {best.value:.1%}, trial {best.number} of {len(tried)}; see {page}")
+        return target
+
+
+def _place(folder: Path, number: int) -> Path:
+    """The folder of a trial."""
+    return folder / "trials" / f"{number:05d}"
+
+
+def _check(trials: int, prune_after: float) -> None:
+    if find_spec("optuna") is None:
+        raise Misuse("poise tune needs optuna; install it with: pip install 'poise[tune]'")
+    if trials < 1:
+        raise Misuse(f"trials must be at least 1; got {trials}")
+    if not 0 <= prune_after <= 1:
+        raise Misuse(f"prune_after is a share of the epochs in [0, 1]; got {prune_after}")
+    if process_state().num_processes > 1:
+        raise Misuse("start poise tune itself several times on one storage; each of its trials runs in one process")
+
+
+def _possible(tree: Mapping[str, Any], space: Space) -> dict[str, Any]:
+    """The recipe with values that any parser must accept, to find its faults before a search begins."""
+    values = first_of(space)
+    if "schedule.stop" in space and "schedule.start" not in space:
+        values["schedule.stop"] = max(_ends(space, "schedule.stop", 1))
+    return filled(tree, values)
+
+
+def _ends(space: Space, path: str, value: float) -> tuple[Any, ...]:
+    kind = space.get(path)
+    if kind is None:
+        return (value,)
+    return getattr(kind, "values", None) or (kind.low, kind.high)  # type: ignore[union-attr]

@@ -1,0 +1,238 @@
+"""How well a pretrained network took up its new task, as the rows of its history tell: figures and plain words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+Row = Mapping[str, float]
+"""One epoch's figures, as a run's history holds them; "validation/clean" and "epsilon" are the ones looked at most."""
+
+_CLEAN, _ROBUST, _TRAINED = "validation/clean", "validation/robust", "train/accuracy"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the rows were measured under.
+
+    Args:
+        classes: number of classes.
+        epochs: planned length of the training.
+        target: the target epsilon.
+        robust: whether the objective looks at attacked images at all.
+        may_fall_short: whether the schedule may end below the target by its own decision.
+        standard: final clean validation accuracy of standard fine-tuning; None where no such run is named.
+    """
+
+    classes: int
+    epochs: int
+    target: float
+    robust: bool = True
+    may_fall_short: bool = False
+    standard: float | None = None
+
+    @property
+    def threshold(self) -> float:
+        """Clean accuracy from which on the task counts as being learned: 5 %, or twice chance where that is higher.
+
+        Never above halfway from chance to 1, which matters for two classes only.
+        """
+        chance = 1 / self.classes
+        return max(0.05, min(2 * chance, (1 + chance) / 2))
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something that a person should know and can act on.
+
+    Args:
+        kind: a short name that stays.
+        text: what is the matter, and what to try.
+    """
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What a history says.
+
+    Args:
+        delay: the first epoch, counted from 1, after which clean accuracy is above the threshold (the delay of task
+            adaptation of arXiv 2509.23325); None where it never is.
+        threshold: that accuracy.
+        clean: clean validation accuracy after the last epoch; None where nothing was validated.
+        robust: robust validation accuracy at the target epsilon, likewise.
+        gap: by how much clean accuracy is below that of standard fine-tuning; None where no such run is named.
+        remarks: what is the matter.
+    """
+
+    delay: int | None
+    threshold: float
+    clean: float | None
+    robust: float | None
+    gap: float | None
+    remarks: tuple[Remark, ...] = field(default=())
+
+    def record(self) -> dict[str, object]:
+        """The same as JSON can hold it."""
+        return asdict(self)
+
+
+def adaptation(history: Sequence[Row], setting: Setting) -> Adaptation:
+    """What a history says, of a run that has ended or is under way.
+
+    Args:
+        history: one row an epoch, oldest first; those without validation are passed over.
+        setting: what they were measured under.
+    """
+    rows = [row for row in history if math.isfinite(row.get(_CLEAN, math.nan))]
+    delay = next((int(row["epoch"]) + 1 for row in rows if row[_CLEAN] > setting.threshold), None)
+    clean = rows[-1][_CLEAN] if rows else None
+    remarks = (rule(rows, setting) for rule in _RULES) if rows else ()
+    return Adaptation(
+        delay=delay,
+        threshold=setting.threshold,
+        clean=clean,
+        robust=rows[-1].get(_ROBUST) if rows else None,
+        gap=None if clean is None or setting.standard is None else setting.standard - clean,
+        remarks=tuple(remark for remark in remarks if remark is not None),
+    )
+
+
+def stays_at_chance(rows: Sequence[Row], setting: Setting) -> Remark | None:
+    """The task has not been taken up after a fifth of the training, two epochs at least."""
+    done = len(rows)
+    if done < max(2, setting.epochs / 5) or any(row[_CLEAN] > setting.threshold for row in rows):
+        return None
+    told = (
+        f"after {done} of {setting.epochs} epochs clean validation accuracy is {_percent(rows[-1][_CLEAN])}, "
+        f"no better than {_percent(setting.threshold)}: the network does not take up the task"
+    )
+    if not setting.robust or max(row["epsilon"] for row in rows) == 0:
+        advice = "no attack is to blame; try another learning rate, check the labels, or train more of the network"
+    else:
+        advice = (
+            f"at an epsilon of up to {_number(max(row['epsilon'] for row in rows))} this is common; begin without "
+            "attacks (schedule hinge or automatic), or try a smaller epsilon or another learning rate"
+        )
+    return Remark("at-chance", f"{told}. {advice[0].upper()}{advice[1:]}")
+
+
+def has_collapsed(rows: Sequence[Row], setting: Setting) -> Remark | None:
+    """The task was taken up, and clean accuracy has fallen back below the threshold."""
+    best = max(rows, key=lambda row: row[_CLEAN])
+    if best[_CLEAN] <= setting.threshold or rows[-1][_CLEAN] > setting.threshold:
+        return None
+    return Remark(
+        "collapse",
+        f"clean validation accuracy was {_percent(best[_CLEAN])} after epoch {_epoch(best)} at epsilon "
+        f"{_number(best['epsilon'])} and is {_percent(rows[-1][_CLEAN])} at {_number(rows[-1]['epsilon'])}: what was "
+        "learned is lost. Let epsilon grow more slowly (a longer ramp, schedule adaptive), lower the learning rate, or "
+        "clip gradients",
+    )
+
+
+def guard_has_struck(rows: Sequence[Row], setting: Setting) -> Remark | None:  # noqa: ARG001
+    """The objective `guarded` has noticed that a stronger attack finds far more than the training's own."""
+    struck = next((row for row in rows if row.get("train/collapsed", 0.0) > 0), None)
+    if struck is None:
+        return None
+    switched = rows[-1]["epsilon"] > 0 and rows[-1].get("train/compared", 1.0) == 0
+    after = (
+        "Since then the training goes on with the judge's attack"
+        if switched
+        else "Let it go over to the judge's attack with --objective.switch, or attack with more steps (pgd, apgd)"
+    )
+    return Remark(
+        "catastrophic-overfitting",
+        f"in epoch {_epoch(struck)} the network withstood the attack that it is trained on far better than the guard's "
+        f"(accuracy {_percent(struck['train/own_attack'])} and {_percent(struck['train/judged'])} over that epoch). "
+        f"{after}",
+    )
+
+
+def overfits_to_the_attack(rows: Sequence[Row], setting: Setting) -> Remark | None:
+    """Robust accuracy has broken down while the attack of the training succeeds no more often than before."""
+    last, attacked = rows[-1], [row for row in rows if row["epsilon"] > 0 and _ROBUST in row and _TRAINED in row]
+    if not setting.robust or last not in attacked:
+        return None
+    best = max(attacked, key=lambda row: row[_ROBUST])
+    broken = best[_ROBUST] >= 0.1 and last[_ROBUST] < best[_ROBUST] / 4
+    if not broken or last[_TRAINED] < best[_TRAINED] or last["epsilon"] < best["epsilon"]:
+        return None
+    return Remark(
+        "catastrophic-overfitting",
+        f"accuracy under the attack of the training is {_percent(last[_TRAINED])}; on validation images under a "
+        f"stronger one it is {_percent(last[_ROBUST])}, after {_percent(best[_ROBUST])} in epoch {_epoch(best)}: the "
+        "network has learned to withstand its own attack and no other. Attack with more steps (pgd, apgd), or train "
+        "with --objective guarded --objective.switch, which goes over to them when this begins",
+    )
+
+
+def withstands_nothing(rows: Sequence[Row], setting: Setting) -> Remark | None:
+    """At the end the task is learned and hardly an image withstands the target epsilon."""
+    last = rows[-1]
+    learned = last[_CLEAN] > setting.threshold
+    if not (setting.robust and _ended(rows, setting) and learned and last.get(_ROBUST, 1.0) <= 0.01):
+        return None
+    return Remark(
+        "not-robust",
+        f"clean validation accuracy is {_percent(last[_CLEAN])} and robust accuracy at epsilon "
+        f"{_number(setting.target)} {_percent(last[_ROBUST])}: the task is learned, robustness is not. Reach the "
+        "target earlier (schedule.stop), train longer, or aim at a smaller epsilon",
+    )
+
+
+def falls_short_of_the_target(rows: Sequence[Row], setting: Setting) -> Remark | None:
+    """The schedule did not raise epsilon to the target by the last epoch."""
+    reached = rows[-1]["epsilon"]
+    if not (setting.may_fall_short and _ended(rows, setting)) or reached >= (1 - 1e-9) * setting.target:
+        return None
+    return Remark(
+        "short-of-target",
+        f"the training ended at epsilon {_number(reached)}, short of its target {_number(setting.target)}: the "
+        "network could not take more in time. Train longer, allow a larger loss of clean accuracy (schedule.margin) or "
+        "larger moves (schedule.move)",
+    )
+
+
+def transfers_poorly(rows: Sequence[Row], setting: Setting) -> Remark | None:
+    """Clean accuracy is more than ten points below that of standard fine-tuning."""
+    if setting.standard is None or not _ended(rows, setting) or setting.standard - rows[-1][_CLEAN] <= 0.1:
+        return None
+    return Remark(
+        "suboptimal-transfer",
+        f"clean validation accuracy is {_percent(rows[-1][_CLEAN])}, {100 * (setting.standard - rows[-1][_CLEAN]):.1f} "
+        f"points below the {_percent(setting.standard)} of standard fine-tuning: robustness costs much of the "
+        "transfer. Begin without attacks for longer (schedule.start), train longer, or aim at a smaller epsilon",
+    )
+
+
+_RULES = (
+    stays_at_chance,
+    has_collapsed,
+    guard_has_struck,
+    overfits_to_the_attack,
+    withstands_nothing,
+    falls_short_of_the_target,
+    transfers_poorly,
+)
+
+
+def _ended(rows: Sequence[Row], setting: Setting) -> bool:
+    return int(rows[-1]["epoch"]) + 1 >= setting.epochs
+
+
+def _epoch(row: Row) -> int:
+    return int(row["epoch"]) + 1
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _number(epsilon: float) -> str:
+    return f"{epsilon:.4g}"

@@ -1,0 +1,100 @@
+"""`poise certify`: radii join profiles, smoothed classifiers get runs of their own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import poise
+from poise.cli import main
+from poise.evaluation import certified_curve, read_profile
+from poise.models import Smoothed, load_model
+from poise.schedules import Fixed
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return poise.finetune(
+        "small",
+        threat=poise.Threat(epsilon=0.1),
+        schedule=Fixed(),
+        training=poise.Training(epochs=3, batch_size=64),
+        limit=200,
+        validate_on=0,
+        trackers=(),
+        augmentation="none",
+        out=tmp_path_factory.mktemp("certify") / "run",
+    )
+
+
+def test_radii_join_what_attacks_found_and_the_report(run, tmp_path, capsys):
+    poise.profile(run.address, suite="fast", limit=20, points=[0.001, 0.01], soundness=False)
+    assert main(["certify", run.address, "--limit", "20", "--method", "lipschitz"]) == 0
+    found = run.profile()
+    assert found.epsilons == (0, 0.001, 0.01, 0.1)
+    assert found.certificate.norm == "linf"
+    assert (found.certificate.radii > 0).any()
+    assert found.findings[-1].check == "certified-broken"
+    assert found.findings[-1].status == "pass"
+    levels = np.array([each.value for each in certified_curve(found).accuracy])
+    assert (levels <= found.robust().mean(0)).all()
+    assert "certified accuracy" in capsys.readouterr().err
+    assert main(["report", str(run.path), "--out", str(tmp_path / "r.html")]) == 0
+    assert "certified" in (tmp_path / "r.html").read_text()
+    assert main(["certify", run.address, "--limit", "20", "--norm", "l2"]) == 2
+    assert "is a profile in linf" in capsys.readouterr().err
+    assert main(["certify", run.address, "--limit", "10"]) == 2
+    assert "other images" in capsys.readouterr().err
+
+
+def test_a_smoothed_classifier_gets_a_run_of_its_own_and_an_interruption_goes_on(run, tmp_path, monkeypatch, capsys):
+    words = ["certify", run.address, "--sigma", "0.1", "--samples", "200", "--limit", "20"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main([*words, "--out", str(whole)]) == 0
+    assert isinstance(load_model(whole).network, Smoothed)
+    expected = read_profile(whole / "profile.parquet")
+    assert expected.header.model == load_model(whole).digest() != load_model(run.path).digest()
+    assert expected.certificate.facts["sigma"] == 0.1
+    from poise.evaluation.certificates import certification
+
+    sampled, calls = certification.sampled, []
+
+    def failing(*arguments):
+        calls.append(1)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return sampled(*arguments)
+
+    monkeypatch.setattr(certification, "sampled", failing)
+    assert main([*words, "--out", str(cut)]) == 130
+    assert not (cut / "profile.parquet").exists()
+    monkeypatch.setattr(certification, "sampled", sampled)
+    assert main([*words, "--out", str(cut), "--seed", "4"]) == 2
+    assert "was started with seed 0" in capsys.readouterr().err
+    assert main([*words, "--out", str(cut)]) == 0
+    assert np.array_equal(read_profile(cut / "profile.parquet").certificate.radii, expected.certificate.radii)
+    assert not list(cut.glob("*.certificate"))
+    assert main([*words, "--out", str(cut)]) == 2
+    assert "certified already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--sigma 0.1 --method local", "leave one of them out"),
+        ("--sigma 0", "sigma"),
+        ("--method smoothing", "not smoothed"),
+        ("--samples 5", "samples must be at least 100"),
+        ("--confidence 1", "strictly between 0 and 1"),
+        ("--largest -1", "radius above 0"),
+        ("--norm l3", "unknown"),
+        ("--method smothing", "unknown"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_leaves_nothing(run, tmp_path, monkeypatch, capsys, words, line):
+    monkeypatch.chdir(tmp_path)
+    assert main(["certify", run.address, "--limit", "10", *words.split(), "--out", "new"]) == 2
+    told = capsys.readouterr().err.strip()
+    assert line in told
+    assert "Traceback" not in told
+    assert not list(tmp_path.iterdir())

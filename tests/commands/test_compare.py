@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import poise
+from poise.cli import main
+from poise.commands.gallery import pictures_of
+from poise.core.misuse import Misuse
+from poise.data import open_data
+from poise.evaluation import Finding, read_profile_csv, write_profile, write_profile_csv
+from tests.evaluation.flips.tables import settled
+from tests.reporting.comparison.samples import LABELS, NEW, OLD
+
+FILES = ["comparison.html", "comparison.json", "comparison.md", "flipped.csv"]
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """A folder with old and new as parquet and as CSV, and old again with another seed."""
+    monkeypatch.chdir(tmp_path)
+    new = settled(NEW, labels=LABELS, model="n" * 32)
+    for name, profile in (("old", settled(OLD, labels=LABELS)), ("new", new)):
+        write_profile(profile, tmp_path / f"{name}.parquet")
+        write_profile_csv(profile, tmp_path / f"{name}.csv")
+    write_profile(settled([3, *OLD[1:]], labels=LABELS, seed=1), tmp_path / "again.parquet")
+    return tmp_path
+
+
+def _gate(desk, *limits):
+    (desk / "gate.yaml").write_text("limits:\n" + "".join(f"  - {limit}\n" for limit in limits))
+
+
+KEPT = "{figure: clean_flips, at_most: 20 %}"
+BROKEN = "{figure: robust_flips, at: 0.1, at_most: 5 %}"
+CLOSE = "{figure: robust_flips, at: 0.3, at_most: 12 %}"
+
+
+@pytest.mark.parametrize(
+    ("limits", "code", "told"),
+    [
+        ([KEPT], 0, "The gate passes: the limit is kept."),
+        ([KEPT, BROKEN], 1, "The gate fails: 1 of 2 limits is broken."),
+        ([KEPT, CLOSE], 2, "The gate cannot be judged: for 1 of 2 limits the evidence is not enough."),
+        ([CLOSE, BROKEN], 1, "The gate fails: 1 of 2 limits is broken, and 1 cannot be judged."),
+    ],
+)
+def test_exit_codes_say_what_became_of_the_gate(desk, capsys, limits, code, told):
+    _gate(desk, *limits)
+    words = ["compare", "old.parquet", "new.parquet", "--gate", "gate.yaml", "--out", "out", "--gallery", "0"]
+    assert main(words) == code
+    assert told in capsys.readouterr().out
+    assert sorted(path.name for path in (desk / "out").iterdir()) == [*FILES, "junit.xml"]
+    assert json.loads((desk / "out" / "comparison.json").read_text())["gate"]["exit_code"] == code
+
+
+def test_without_a_gate_it_only_shows(desk, capsys):
+    assert main(["compare", "old.parquet", "new.parquet"]) == 0
+    told = capsys.readouterr()
+    assert "On clean images, 5 of 100 images are lost and 10 gained" in told.out
+    assert "gate" not in told.out
+    assert sorted(path.name for path in desk.iterdir()) == [
+        "again.parquet",
+        "new.csv",
+        "new.parquet",
+        "old.csv",
+        "old.parquet",
+    ]
+    compared = poise.compare("old.parquet", "new.parquet", out="out", gallery=0)
+    assert (compared.exit_code, compared.judgement) == (0, None)
+    assert sorted(path.name for path in (desk / "out").iterdir()) == FILES
+
+
+def test_csv_and_parquet_give_the_same_comparison(desk):
+    poise.compare("old.csv", "new.csv", out="a", gallery=0)
+    poise.compare("old.parquet", "new.parquet", out="b", gallery=0)
+    for name in FILES:
+        assert (desk / "a" / name).read_text() == (desk / "b" / name).read_text()
+
+
+def test_run_folders_are_addresses_too(desk, capsys):
+    for name in ("old", "new"):
+        (desk / "runs" / name).mkdir(parents=True)
+        (desk / "runs" / name / "recipe.yaml").write_text("model: small\n")
+        write_profile(settled(OLD, labels=LABELS), desk / "runs" / name / "profile.parquet")
+    compared = poise.compare("runs/old", "run:runs/new")
+    assert (compared.old, compared.new) == ("old", "new")
+    (desk / "runs" / "old" / "profile.parquet").unlink()
+    assert main(["compare", "runs/old", "runs/new"]) == 2
+    assert "runs/old has not been profiled; do so with poise profile run:runs/old" in capsys.readouterr().err
+    assert main(["compare", "runs", "runs/new"]) == 2
+    assert "runs has no recipe.yaml" in capsys.readouterr().err
+
+
+def test_profiles_that_do_not_match_are_refused_and_a_gate_says_so_to_machines(desk, capsys):
+    write_profile(settled(NEW, labels=LABELS, ids=[f"x{row}" for row in range(100)]), desk / "other.parquet")
+    assert main(["compare", "old.parquet", "other.parquet", "--out", "out"]) == 2
+    assert "the profiles are of different images: 'image/0'" in capsys.readouterr().err
+    assert not (desk / "out").exists()
+    _gate(desk, KEPT)
+    assert main(["compare", "old.parquet", "other.parquet", "--gate", "gate.yaml", "--out", "out"]) == 2
+    assert "The gate cannot be judged" in capsys.readouterr().out
+    assert 'errors="1"' in (desk / "out" / "junit.xml").read_text()
+
+
+def test_a_blocked_profile_passes_no_gate_unless_its_profile_says_that_somebody_overrode_it(desk, capsys):
+    _gate(desk, KEPT)
+    objection = Finding(check="zero-gradients", status="block", evidence="all vanish")
+    for overridden, code in ((False, 2), (True, 0)):
+        found = replace(objection, overridden=overridden)
+        write_profile(replace(settled(NEW, labels=LABELS), findings=(found,)), desk / "new.parquet")
+        assert main(["compare", "old.parquet", "new.parquet", "--gate", "gate.yaml"]) == code
+        assert ("zero-gradients: all vanish" in capsys.readouterr().out) == (not overridden)
+
+
+def test_noise_is_found_by_its_model_and_shown_beside(desk, capsys):
+    assert main(["compare", "old.parquet", "new.parquet", "--noise", "again.parquet"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Attack noise of the old model (seeds 0 and 1) alone makes 0.50" in told
+    assert main(["compare", "old.parquet", "new.parquet", "--noise", "again.parquet,new.parquet"]) == 2
+    assert "both profiles of the new model have seed 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("compare", "missing: --old, --new"),
+        ("compare old.parquet", "missing: --new"),
+        ("compare a b c", "unexpected word 'c'"),
+        ("compare old.parquet nothing.parquet", "there is no profile at nothing.parquet"),
+        ("compare old.parquet nothing.csv", "there is no profile at nothing.csv"),
+        ("compare old.parquet new.parquet --gate nothing.yaml", "there is no gate at nothing.yaml"),
+        ("compare old.parquet new.parquet --gat x", "unknown option '--gat'; did you mean '--gate'?"),
+        ("compare old.parquet new.parquet --gallery -1", "gallery must be at least 0"),
+    ],
+)
+def test_misuse_is_one_readable_line(desk, capsys, words, line):
+    assert main(words.split()) == 2
+    told = capsys.readouterr().err.strip()
+    assert line in told
+    assert "\n" not in told
+
+
+class _Kept:
+    """Adversarial images of every other example."""
+
+    def __init__(self, ids):
+        self.ids = ids[::2]
+
+    def images(self, rows):
+        return torch.stack([torch.full((1, 8, 8), row / 1000) for row in rows])
+
+
+def test_pictures_are_those_of_the_lost_ids_whatever_the_order_of_the_rows(desk, capsys):
+    images = open_data("digits", limit=40).test
+    rows = torch.arange(39, -1, -1)
+    judged = images.select(rows)
+    known = {"ids": judged.ids, "labels": judged.labels.numpy(), "classes": judged.classes, "data_address": "digits"}
+    broken = np.full(40, 4)
+    write_profile(settled(broken, data=judged.digest(), **known), desk / "old.parquet")
+    write_profile(settled(np.where(np.arange(40) % 13 == 0, 1, 4), data=judged.digest(), **known), desk / "new.parquet")
+    compared = poise.compare("old.parquet", "new.parquet", out="out")
+    assert (desk / "out" / "comparison.html").read_text().count("<img ") == 4
+    pictures = pictures_of(compared, None, 3, _Kept(judged.ids))
+    assert [picture.change.id for picture in pictures] == sorted(judged.ids[row] for row in (0, 13, 26, 39))[:3]
+    for picture in pictures:
+        row = images.ids.index(picture.change.id)
+        assert torch.equal(torch.from_numpy(picture.clean), images.images(torch.tensor([row]))[0])
+        place = judged.ids.index(picture.change.id)
+        assert (picture.adversarial is None) == (place % 2 == 1)
+        if picture.adversarial is not None:
+            assert picture.adversarial.max() == pytest.approx(place / 2 / 1000)
+    capsys.readouterr()
+    for address, line in (("nope:x", "unknown kind of data"), ("folder:none", "there is no folder none")):
+        assert pictures_of(compared, address, 3) == ()
+        assert line in capsys.readouterr().err
+    other = replace(compared.pair.old, header=replace(compared.pair.old.header, data="e" * 32))
+    changed = replace(compared, pair=replace(compared.pair, old=other))
+    assert pictures_of(changed, None, 3) == ()
+    assert "holds other images than the profile was made on" in capsys.readouterr().err
+
+
+def test_exported_profiles_are_read_back(desk):
+    assert len(read_profile_csv(desk / "old.csv")) == 100
+    with pytest.raises(Misuse):
+        poise.compare("old.parquet", "new.parquet", gallery=-1)

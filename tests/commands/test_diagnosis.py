@@ -1,0 +1,78 @@
+"""What a fine-tuning says about itself, on real runs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import poise
+from poise.cli import main
+from poise.core.misuse import Misuse
+
+QUICK = {"limit": 200, "validate_on": 60, "trackers": (), "augmentation": "none"}
+T = poise.Threat(epsilon="0.2")
+OPTIONS = poise.Training(epochs=4, batch_size=32, learning_rate=1e-2)
+
+
+@pytest.fixture(scope="module")
+def standard(tmp_path_factory):
+    return poise.finetune(
+        "small",
+        threat=T,
+        objective=poise.Standard(),
+        schedule=poise.Fixed(),
+        training=OPTIONS,
+        out=tmp_path_factory.mktemp("diagnosis") / "standard",
+        **QUICK,
+    )
+
+
+def test_a_run_keeps_its_delay_and_its_gap(standard, tmp_path, capsys):
+    words = ["finetune", standard.address, "--limit", "200", "--validate-on", "60", "--trackers", "[]"]
+    words += ["--augmentation", "none", "--threat.epsilon", "0.02", "--training.epochs", "2", "--out"]
+    assert main([*words, str(tmp_path / "run"), "--compare-with", standard.address]) == 0
+    found = json.loads((tmp_path / "run" / "adaptation.json").read_text())
+    last = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][-1]
+    assert found["delay"] == 1  # it starts from a network that knows the task
+    assert found["clean"] == last["validation/clean"]
+    assert found["gap"] == pytest.approx(standard.history()[-1]["validation/clean"] - last["validation/clean"])
+    told = capsys.readouterr().err
+    assert "above 20 % clean from epoch 1" in told
+    assert "standard fine-tuning" in told
+
+
+def test_a_run_that_stays_at_chance_says_so_once_and_while_it_runs(tmp_path, capsys):
+    """A random network attacked at a budget that leaves nothing to see, at a learning rate that moves nothing."""
+    run = poise.finetune(
+        "small",
+        threat=poise.Threat(epsilon=0.9),
+        schedule=poise.Fixed(),
+        objective=poise.Adversarial(attack=poise.FGSM()),
+        training=poise.Training(epochs=6, batch_size=64, learning_rate=1e-6),
+        out=tmp_path / "run",
+        **QUICK,
+    )
+    told = capsys.readouterr().err
+    assert told.count("the network does not take up the task") == 1
+    assert told.index("after 2 of 6 epochs") < told.index("never above 20 % clean")
+    assert json.loads(run.folder.adaptation.read_text())["delay"] is None
+
+
+def test_a_comparison_that_says_nothing_is_refused_before_anything_is_made(standard, tmp_path):
+    def refused(words, **changes):
+        with pytest.raises(Misuse, match=words):
+            poise.finetune("small", threat=T, out=tmp_path / "run", **QUICK | changes)
+        assert not (tmp_path / "run").exists()
+
+    refused("as run:FOLDER; got 'timm:x'", compare_with="timm:x")
+    refused("does not exist", compare_with="run:nowhere")
+    refused(
+        "validated on other images: its validate_on is 60, here it is 50",
+        compare_with=standard.address,
+        validate_on=50,
+    )
+    robust = poise.finetune(
+        "small", threat=T, out=tmp_path / "robust", training=poise.Training(epochs=1), **QUICK | {"limit": 40}
+    )
+    refused("was trained with the objective adversarial", compare_with=robust.address)

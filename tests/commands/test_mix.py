@@ -1,0 +1,151 @@
+"""Mixing two runs, through Python and the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import poise
+from poise.cli import main
+from poise.core.misuse import Misuse
+from poise.evaluation import read_profile
+from poise.evaluation.frontier import read_frontier
+from poise.models import load_model
+from poise.models.mixing import MixedClassifier
+
+QUICK = {"limit": 300, "validate_on": 30}
+
+
+@pytest.fixture(scope="module")
+def branches(tmp_path_factory):
+    """A standard and a robust network, of three epochs each, on a few digits."""
+    root = tmp_path_factory.mktemp("branches")
+    options = {
+        "threat": poise.Threat(epsilon=0.1),
+        "training": poise.Training(epochs=3, batch_size=64, learning_rate=1e-2),
+        "augmentation": "none",
+        "schedule": poise.Fixed(),
+        "trackers": (),
+        "limit": 300,
+        "validate_on": 0,
+    }
+    standard = poise.finetune("small", objective=poise.Standard(), out=root / "standard", **options)
+    robust = poise.finetune(
+        "small", objective=poise.Adversarial(attack=poise.PGD(steps=2)), out=root / "robust", **options
+    )
+    return standard.address, robust.address
+
+
+def test_a_constant_mixture_is_chosen_on_validation_images_and_profiled_like_any_run(branches, tmp_path, capsys):
+    words = ["mix", "--standard", branches[0], "--robust", branches[1], "--out", str(tmp_path / "mixed")]
+    words += ["--alphas", "0.5,0.9", "--validate-on", "30", "--lose", "100"]
+    assert main(words) == 0
+    told = capsys.readouterr().err
+    assert "chosen: alpha 0." in told
+    frontier = read_frontier(tmp_path / "mixed" / "frontier.json")
+    assert [point.name for point in frontier.points] == ["alpha 0.5", "alpha 0.9", "standard alone", "robust alone"]
+    assert (frontier.images, frontier.threat, frontier.suite) == (30, "linf 0.1", "fast")
+    for point in frontier.points:
+        kept = read_profile(tmp_path / "mixed" / "sweep" / f"{point.name.replace(' ', '-')}.parquet")
+        assert kept.header.split == "validation"
+        assert kept.robust().mean(axis=0).tolist() == pytest.approx([point.clean.value, point.robust.value])
+    best = max(frontier.points[:2], key=lambda p: (p.clean.value, p.robust.value, p.alpha_low))
+    mixed = load_model(tmp_path / "mixed")
+    assert isinstance(mixed, MixedClassifier)
+    assert mixed.alpha_low == mixed.alpha_high == best.alpha_low
+    assert frontier.points[frontier.chosen] == best
+    assert (
+        main(["profile", f"run:{tmp_path / 'mixed'}", "--limit", "20", "--suite", "fast", "--soundness", "false"]) == 0
+    )
+    made = read_profile(tmp_path / "mixed" / "profile.parquet")
+    assert (made.header.norm, made.epsilons[-1], len(made)) == ("linf", 0.1, 20)
+    assert made.header.surrogates == ("robust", "standard")
+    recipe = ["mix", "--config", str(tmp_path / "mixed" / "recipe.yaml"), "--resume"]
+    assert main([*recipe, "--scale_robust", "2"]) == 2
+    assert "was started with scale_robust 1.0, not 2.0" in capsys.readouterr().err
+    assert main([*recipe, "--lose", "20", "--alphas", "1"]) == 0
+    robust = load_model(branches[1].removeprefix("run:"))
+    assert load_model(tmp_path / "mixed").alpha_low == 1
+    assert (
+        read_frontier(tmp_path / "mixed" / "frontier.json").points[0].robust.value == frontier.points[-1].robust.value
+    )
+    assert load_model(tmp_path / "mixed").robust.digest() == robust.digest()
+
+
+def test_a_gate_is_trained_alone_and_resumes(branches, tmp_path):
+    options = {
+        "method": "network",
+        "alphas": [0.3, 0.6],
+        "lose": 100.0,
+        "training": poise.Training(epochs=2, batch_size=64, learning_rate=3e-3),
+        "objective": poise.Mixing(steps=2),
+        **QUICK,
+    }
+    run = poise.mix(*branches, out=tmp_path / "gate", **options)
+    rows = run.history()
+    assert [row["epoch"] for row in rows] == [0, 1]
+    assert {"train/gate", "train/told", "train/accuracy"} <= set(rows[0])
+    mixed = run.classifier()
+    assert mixed.alpha_low in {0.3, 0.6}
+    assert mixed.alpha_high == 1.0
+    for role, address in zip(("standard", "robust"), branches, strict=True):
+        assert getattr(mixed, role).digest() == load_model(address.removeprefix("run:")).digest(), "a branch has moved"
+    assert "gate" in mixed.surrogates()
+    (run.path / "model.safetensors").unlink()
+    (run.path / "frontier.json").unlink()
+    kept = {path: path.stat().st_mtime_ns for path in (run.path / "sweep").iterdir()}
+    again = poise.mix(*branches, out=tmp_path / "gate", resume=True, **options)
+    assert again.classifier().digest() == mixed.digest()
+    assert {path: path.stat().st_mtime_ns for path in (run.path / "sweep").iterdir()} == kept
+    assert len(again.history()) == 2
+
+
+def test_nonlinear_mixing_needs_no_training_and_is_saved(branches, tmp_path):
+    run = poise.mix(*branches, method="nonlinear", lose=100.0, out=tmp_path / "nonlinear", **QUICK)
+    mixed = run.classifier()
+    assert mixed.blend.sharpening is not None
+    assert list(mixed.surrogates()) == ["robust", "standard", "linear"]
+    assert not (run.path / "metrics.jsonl").exists()
+    points = json.loads((run.path / "frontier.json").read_text())["points"]
+    alphas = [point["alpha_low"] for point in points[:-2]]
+    assert len(set(alphas)) > 1
+    assert min(alphas) >= 0.5
+
+
+def test_a_given_alpha_is_taken_without_trying(branches, tmp_path):
+    run = poise.mix(*branches, alpha=0.75, scale_robust=2.0, out=tmp_path / "given", **QUICK)
+    assert (run.classifier().alpha_low, run.classifier().scales) == (0.75, (1.0, 2.0))
+    assert not (run.path / "frontier.json").exists()
+
+
+def test_what_cannot_be_mixed_is_refused_before_anything_is_made(branches, tmp_path):
+    out = tmp_path / "none"
+    for options, words in (
+        ({"alpha": 1.5}, "from 0 to 1"),
+        ({"lose": -1.0}, "at least 0; got -1"),
+        ({"method": "nonlinear", "alpha": 0.9}, "finds its alphas by calibration"),
+        ({"objective": poise.Standard()}, "trained by the objective mixing; got standard"),
+        ({"validate_on": 0}, "validate_on must be at least 1"),
+        ({"method": "network", "calibrate": True}, "scale of a constant mixture; the method is network"),
+    ):
+        with pytest.raises(Misuse, match=words):
+            poise.mix(*branches, out=out, **options)
+    with pytest.raises(Misuse, match="built by foreign code"):
+        poise.mix("python:tests.models.factories:digits_network", branches[1], out=out)
+    assert not out.exists()
+
+
+def test_a_constraint_that_no_mixture_meets_is_told_with_the_nearest():
+    from poise.evaluation import share
+    from poise.evaluation.frontier import Point, choose
+
+    def point(alpha, clean, robust):
+        return Point(
+            name=f"alpha {alpha}", alpha_low=alpha, alpha_high=alpha, clean=share(clean, 100), robust=share(robust, 100)
+        )
+
+    points = [point(0.5, 95, 20), point(0.7, 90, 48), point(0.8, 90, 49), point(0.9, 80, 50)]
+    assert [choose(points, share(50, 100), lose) for lose in (0, 1, 2, 100)] == [3, 2, 2, 0]
+    with pytest.raises(Misuse, match=r"within 1 points of 60.0%; the nearest, alpha 0.9, has 50.0%"):
+        choose(points, share(60, 100), 1)

@@ -1,0 +1,178 @@
+"""Searches: small ones, on digits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+import poise
+from poise.commands import studies
+from poise.commands.finetune import finetune
+from poise.commands.recipe import read_recipe
+from poise.core.misuse import Failure, Misuse
+from poise.core.run_folder import RunFolder
+
+optuna = pytest.importorskip("optuna")
+
+RECIPE = """
+model: small
+data: digits
+limit: 60
+validate_on: 20
+trackers: []
+augmentation: none
+threat: {epsilon: 0.1}
+training: {epochs: 3, batch_size: 32, learning_rate: {from: 1e-6, to: 3e-2, log: true}}
+schedule: {kind: hinge, start: 0.0, stop: {among: [0.5, 1.0]}}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    path = tmp_path / "search.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def _trials(folder: Path) -> list:
+    return optuna.load_study(study_name="poise", storage=f"sqlite:///{folder / 'study.db'}").trials
+
+
+def test_a_search_ends_with_the_best_recipe_and_a_page_and_goes_on(recipe, tmp_path):
+    out = tmp_path / "search"
+    best = poise.tune(recipe, trials=2, maximise="clean", out=out, prune_after=1)
+    trials = _trials(out)
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]
+    winner = max(trials, key=lambda trial: trial.value)
+    tree = read_recipe(best)
+    assert tree["training"]["learning_rate"] == winner.params["training.learning_rate"]
+    assert tree["schedule"]["stop"] == winner.params["schedule.stop"]
+    history = RunFolder(out / "trials" / f"{winner.number:05d}").history()
+    assert winner.value == history[-1]["validation/clean"]
+    assert [path.parent.name for path in out.glob("trials/*/model.safetensors")] == [f"{winner.number:05d}"]
+    page = (out / "search.html").read_text()
+    assert "training.learning_rate" in page
+    assert "https://cdn" not in page.split("<body")[1].split("<script")[0]
+    poise.tune(recipe, trials=3, maximise="clean", out=out, prune_after=1)
+    assert len(_trials(out)) == 3
+    with pytest.raises(Misuse, match="was begun with another recipe, figure or bounds"):
+        poise.tune(recipe, trials=3, maximise="robust", out=out, prune_after=1)
+
+
+def test_the_best_recipe_is_one_that_finetune_runs_to_the_same_figures(recipe, tmp_path):
+    best = poise.tune(recipe, trials=1, out=tmp_path / "search", prune_after=1)
+    from poise.cli import main
+
+    assert main(["finetune", "--config", str(best), "--out", str(tmp_path / "again")]) == 0
+    again, trial = (RunFolder(tmp_path / name).history()[-1] for name in ("again", "search/trials/00000"))
+    assert again["validation/robust"] == trial["validation/robust"]
+    assert trial["validation/robust"] <= trial["validation/expected"] <= trial["validation/clean"]
+
+
+def test_bounds_decide_who_may_win_and_a_search_that_keeps_none_fails(recipe, tmp_path):
+    with pytest.raises(Failure, match=r"none of 1 trials was finished within the bounds \(clean >= 1\)"):
+        poise.tune(recipe, trials=1, where="clean >= 100%", out=tmp_path / "search", prune_after=1)
+    assert not (tmp_path / "search" / "best.yaml").exists()
+
+
+def test_a_trial_that_falls_behind_is_stopped(recipe, tmp_path, monkeypatch):
+    """Trials report what their number says: the later, the worse."""
+    made = []
+
+    def fine_tuned(options, *, noted, **_):
+        made.append(options)
+        for epoch in range(3):
+            noted({"epoch": epoch, "validation/clean": 0.9 - 0.1 * len(made)})
+
+    monkeypatch.setattr("poise.commands.tune.fine_tuned", fine_tuned)
+    poise.tune(recipe, trials=6, maximise="clean", out=tmp_path / "search", prune_after=0.4)
+    trials = _trials(tmp_path / "search")
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4 + ["PRUNED"] * 2
+    assert [len(trial.intermediate_values) for trial in trials] == [3, 3, 3, 3, 2, 2]
+    assert len({options["training"].learning_rate for options in made}) == 6
+
+
+def test_options_that_do_not_go_together_cost_a_trial_and_not_the_search(tmp_path, monkeypatch):
+    path = tmp_path / "search.yaml"
+    path.write_text(RECIPE.replace("start: 0.0", "start: {among: [0.5, 0.9]}").replace("[0.5, 1.0]", "[0.5]"))
+    row = {"epoch": 0, "validation/clean": 1.0}
+    monkeypatch.setattr("poise.commands.tune.fine_tuned", lambda *_, noted, **__: noted(row))
+    poise.tune(path, trials=6, maximise="clean", out=tmp_path / "search", seed=1)
+    reasons = {trial.state.name: trial.user_attrs.get("reason", "") for trial in _trials(tmp_path / "search")}
+    assert reasons["COMPLETE"] == ""
+    assert "a hinge needs 0 <= start <= stop <= 1" in reasons["PRUNED"]
+
+
+def _started(recipe: Path, out: Path, trials: int) -> subprocess.Popen[str]:
+    words = ["tune", str(recipe), "--trials", str(trials), "--maximise", "clean", "--prune_after", "1"]
+    words += ["--out", str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "poise", *words], env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_two_processes_share_a_study_and_do_not_try_the_same(recipe, tmp_path):
+    both = [_started(recipe, tmp_path / "search", 4) for _ in range(2)]
+    for process in both:
+        _, told = process.communicate(timeout=600)
+        assert process.returncode == 0, told
+    trials = _trials(tmp_path / "search")
+    assert 4 <= len(trials) <= 5
+    assert len({trial.params["training.learning_rate"] for trial in trials}) == len(trials)
+
+
+def test_a_killed_trial_is_taken_up_where_it_stood(tmp_path, monkeypatch):
+    path, out = tmp_path / "search.yaml", tmp_path / "search"
+    path.write_text(RECIPE.replace("epochs: 3", "epochs: 40"))
+    process = _started(path, out, 1)
+    while process.poll() is None and not list(out.glob("trials/00000/checkpoints/epoch-0000[2-9]*/position.json")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = len(RunFolder(out / "trials" / "00000").history())
+    assert 0 < done < 40
+    monkeypatch.setattr(studies, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(studies, "GRACE_SECONDS", 1)
+    time.sleep(2)
+    poise.tune(path, trials=1, maximise="clean", out=out, prune_after=1)
+    first, second = _trials(out)
+    assert (first.state.name, second.state.name) == ("FAIL", "COMPLETE")
+    assert second.params == first.params
+    assert [place.name for place in (out / "trials").iterdir()] == ["00000"]
+    whole = finetune(**_options(out / "trials" / "00000" / "recipe.yaml", tmp_path / "whole"))
+    assert whole.history()[-1]["validation/clean"] == second.value
+
+
+def _options(recipe: Path, out: Path) -> dict:
+    from poise.cli import options_of
+
+    return options_of("finetune", {**read_recipe(recipe), "out": str(out)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "words"),
+    [
+        ({"model": None}, {}, "missing: --model"),
+        ({"validate_on": 0}, {}, "give the recipe a validate_on above 0"),
+        ({"limits": 3}, {}, "limits"),
+        ({"training": {"epochs": {"from": 0, "to": 2}}}, {}, "epochs must be a whole number of at least 1; got 0"),
+        ({}, {"trials": 0}, "trials must be at least 1"),
+        ({}, {"prune_after": 2.0}, "prune_after is a share of the epochs"),
+        ({}, {"maximise": "robst"}, "unknown figure 'robst'; valid: expected, clean"),
+        ({}, {"storage": "nosuchdatabase://x"}, "the study at nosuchdatabase://x cannot be opened"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_before_a_folder_exists(recipe, tmp_path, changes, options, words):
+    tree = {key: value for key, value in {**yaml.safe_load(RECIPE), **changes}.items() if value is not None}
+    recipe.write_text(yaml.safe_dump(tree))
+    with pytest.raises(Misuse, match=words):
+        poise.tune(recipe, out=tmp_path / "search", **options)
+    assert list(tmp_path.iterdir()) == [recipe]

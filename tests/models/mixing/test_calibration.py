@@ -1,0 +1,79 @@
+"""Choices from margins, against counting and against a search written out."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from poise.core.misuse import Misuse
+from poise.models.mixing import MixedClassifier
+from poise.models.mixing.calibration import HeldOut, calibrated_scale, calibrated_sharpening
+from tests.models.mixing.branches import given, ones
+
+
+def _known(seed: int = 0, count: int = 80) -> HeldOut:
+    """A branch that is surer where it is right."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(2, count, 5, generator=generator)
+    sure, unsure = torch.zeros(count, 5), torch.zeros(count, 5)
+    sure[:, 0], unsure[:, 0] = 3.0, 1.0
+    return HeldOut(kept=sure + noise[0], lost=unsure + noise[1])
+
+
+def _margins(logits, s, c, p):
+    z = logits.double()
+    z = functional.gelu((z - z.mean(1, keepdim=True)) / (z.var(1, keepdim=True) + 1e-8).sqrt() + c)
+    top = (s * z.abs() ** p * z.sign()).softmax(1).sort(dim=1, descending=True).values
+    return (top[:, 0] - top[:, 1]).numpy()
+
+
+def test_the_sharpening_is_that_of_the_published_search():
+    known = _known()
+    best = (2.0, None)
+    for s, c, p in itertools.product(np.geomspace(0.05, 5, 8), np.linspace(-1.1, 0, 8), np.linspace(1, 4, 8)):
+        cutoff = np.percentile(_margins(known.kept, s, c, p), 5)
+        objective = (_margins(known.lost, s, c, p) >= cutoff).mean()
+        if objective < best[0] - 1e-12:
+            best = (objective, (s, c, p, 1 / (1 + cutoff)))
+    found = calibrated_sharpening(known, 0.95)
+    made = found.blend.sharpening
+    assert (made.scale, made.shift, made.power, found.blend.alpha_low) == pytest.approx(best[1], rel=1e-5)
+    assert found.fixable == pytest.approx(1 - best[0])
+    assert found.kept == pytest.approx(0.95, abs=1 / 80)
+
+
+def test_alpha_keeps_and_fixes_what_calibration_says():
+    """Beside a standard branch that votes against every prediction under attack and for every label on clean images."""
+    known = _known()
+    found = calibrated_sharpening(known, 0.9)
+    adversary = functional.one_hot(known.kept.argmax(1).add(1) % 5, 5) * 9.0
+    runner_up = functional.one_hot(known.kept.topk(2, dim=1).indices[:, 1], 5) * 9.0
+    for votes in (adversary, runner_up):
+        mixed = MixedClassifier.of(given(votes), given(known.kept), found.blend)
+        held = (mixed(ones(80, torch.float32)).argmax(1) == known.kept.argmax(1)).float().mean()
+        assert held >= found.kept - 1e-6
+    labels = known.lost.topk(2, dim=1).indices[:, 1]
+    mixed = MixedClassifier.of(given(functional.one_hot(labels, 5) * 9.0), given(known.lost), found.blend)
+    fixed = (mixed(ones(80, torch.float32)).argmax(1) == labels).float().mean()
+    assert float(fixed) == pytest.approx(found.fixable, abs=1e-6)
+
+
+def test_the_scale_beats_every_other():
+    known = _known(1)
+    found = calibrated_scale(known, 0.95)
+    assert found.blend.sharpening is None
+    for scale in (0.05, 0.5, 1.0, 3.0, 10.0):
+        kept, lost = ((scale * logits.double()).softmax(1).topk(2, dim=1).values for logits in (known.kept, known.lost))
+        cutoff = (kept[:, 0] - kept[:, 1]).quantile(0.05)
+        assert ((lost[:, 0] - lost[:, 1]) < cutoff).double().mean() <= found.fixable + 0.03
+
+
+def test_nothing_to_learn_from_is_refused():
+    with pytest.raises(Misuse, match="0 are the first and 3 the second kind"):
+        HeldOut(kept=torch.zeros(0, 2), lost=torch.zeros(3, 2))
+    with pytest.raises(Misuse, match=r"above 0 and below 1; got 1\.0"):
+        calibrated_scale(_known(), 1.0)

@@ -1,0 +1,102 @@
+"""Smoothed classifiers as models: closed forms, determinism, and the way to disk and back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy import stats
+
+from poise.core.misuse import Misuse
+from poise.core.streams import Stream
+from poise.models import Smoothed, load_model, open_model, save_model, smooth
+from poise.models.smoothed import gaussian
+from tests.models_for_tests import linear_classifier
+
+
+def _digits(vote="soft", **options):
+    return smooth(open_model("small", classes=tuple("abc"), shape=(1, 8, 8), seed=1), sigma=0.2, vote=vote, **options)
+
+
+@pytest.mark.parametrize("vote", ["hard", "soft"])
+def test_the_softmax_of_its_logits_are_the_mean_votes(vote):
+    """A linear classifier of two classes under noise: the share of votes is Phi(gap / (sigma |w|))."""
+    model = linear_classifier(2, (1, 2, 2))
+    with torch.no_grad():
+        model.network.weight.mul_(200.0)  # then probabilities are votes
+    image = torch.tensor([[[[0.2, 0.7], [0.4, 0.9]]]])
+    model.requires_grad_(requires_grad=False)
+    gap = model(image)[0] @ torch.tensor([1.0, -1.0])
+    length = (model.network.weight[0] - model.network.weight[1]).norm()
+    expected = stats.norm.cdf(float(gap / length) / 0.3)
+    found = smooth(model, sigma=0.3, samples=40_000, vote=vote)(image).softmax(1)[0, 0]
+    assert float(found) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("vote", ["hard", "soft"])
+def test_it_says_the_same_every_time_and_in_every_batch(vote):
+    model, images = _digits(vote).eval(), torch.rand(5, 1, 8, 8)
+    with torch.no_grad():
+        whole = model(images)
+        assert torch.equal(whole, model(images))
+        assert torch.allclose(whole[2:3], model(images[2:3]), atol=1e-5)
+        assert not torch.allclose(whole, _digits(vote, seed=1).eval()(images), atol=1e-6)
+    assert whole.isfinite().all()
+    assert torch.allclose(whole.exp().sum(1), torch.ones(5), atol=1e-5)
+
+
+def test_soft_votes_pass_gradients_and_scale_sharpens_before_the_average():
+    images = torch.rand(3, 1, 8, 8, requires_grad=True)
+    model = _digits(samples=16).eval()
+    model(images).sum().backward()
+    assert (images.grad.abs() > 0).any()
+    scaled, inner = _digits(samples=16, scale=3.0).eval(), model.network.inner
+    noise = gaussian(Stream.seeded(0).fold("smoothed"), torch.arange(16), (1, 8, 8))
+    noisy = images[:, None] + 0.2 * noise[None]
+    expected = (3.0 * inner(noisy.flatten(0, 1))).softmax(1).unflatten(0, (3, 16)).mean(1)
+    assert torch.allclose(scaled(images).exp(), expected, atol=1e-6)
+
+
+def test_it_comes_back_from_disk_bit_by_bit(tmp_path):
+    model, images = _digits("hard").eval(), torch.rand(4, 1, 8, 8)
+    save_model(model, tmp_path)
+    back = load_model(tmp_path).eval()
+    assert isinstance(back.network, Smoothed)
+    assert back.digest() == model.digest()
+    assert torch.equal(back(images), model(images))
+    opened = open_model(f"run:{tmp_path}", classes=tuple("abc"), shape=(1, 8, 8))
+    assert opened.digest() == model.digest()
+    assert opened.digest() != _digits("soft").digest()
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"sigma": 0.0}, "sigma"),
+        ({"sigma": float("nan")}, "sigma"),
+        ({"sigma": 1.0, "samples": 0}, "at least 1 sample"),
+        ({"sigma": 1.0, "vote": "hrad"}, "did you mean 'hard'"),
+        ({"sigma": 1.0, "scale": -1.0}, "scale"),
+    ],
+)
+def test_impossible_smoothing_is_refused(options, line, unchecked):
+    with pytest.raises(Misuse, match=line):
+        smooth(linear_classifier(2, (1, 2, 2)), **options)
+
+
+def test_what_is_smoothed_is_not_smoothed_again():
+    with pytest.raises(Misuse, match="smoothed already"):
+        smooth(_digits(), sigma=0.1)
+
+
+@pytest.mark.parametrize("size", [(1, 8, 8), (3, 5)])
+def test_noise_is_standard_normal_and_belongs_to_example_and_step(size):
+    stream, ids = Stream.seeded(3), torch.arange(4000) * 17
+    values = gaussian(stream, ids, size)
+    assert values.shape == (4000, *size)
+    assert stats.kstest(values.flatten()[:40_000].numpy(), "norm").pvalue > 1e-3
+    flat = values.flatten(1)
+    assert (torch.corrcoef(flat.T) - torch.eye(flat.shape[1])).abs().max() < 0.09
+    assert torch.equal(gaussian(stream, ids[7:9], size), values[7:9])
+    steps = torch.tensor([0, 5])
+    assert torch.equal(gaussian(stream, ids[7:9], size, steps)[0], values[7])
+    assert not torch.equal(gaussian(stream, ids[7:9], size, steps)[1], values[8])

@@ -1,0 +1,144 @@
+"""What is said of made-up histories; real ones stand in tests/commands/test_diagnosis.py."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from poise.training import Setting, adaptation
+
+TEN = Setting(classes=10, epochs=10, target=0.1)
+HUNDRED = replace(TEN, classes=100)
+
+
+def _rows(clean, robust=None, epsilon=None, **others):
+    count = len(clean)
+    columns = {
+        "epoch": range(count),
+        "validation/clean": clean,
+        "validation/robust": robust or [each / 2 for each in clean],
+        "epsilon": epsilon or [0.1] * count,
+        "train/accuracy": [0.5] * count,
+        **{name.replace("_", "/", 1): values for name, values in others.items()},
+    }
+    return [{name: values[index] for name, values in columns.items()} for index in range(count)]
+
+
+def _kinds(rows, setting=TEN) -> list[str]:
+    return [remark.kind for remark in adaptation(rows, setting).remarks]
+
+
+@pytest.mark.parametrize(
+    ("classes", "threshold"), [(257, 0.05), (100, 0.05), (40, 0.05), (20, 0.1), (10, 0.2), (3, 2 / 3), (2, 0.75)]
+)
+def test_the_threshold_is_five_percent_or_twice_chance(classes, threshold):
+    assert replace(TEN, classes=classes).threshold == pytest.approx(threshold)
+
+
+def test_the_delay_is_the_first_epoch_above_the_threshold_counted_from_one():
+    rows = _rows([0.01, 0.05, 0.051, 0.02, 0.4])
+    assert adaptation(rows, HUNDRED).delay == 3
+    assert adaptation(rows, TEN).delay == 5
+    assert adaptation(rows[:4], TEN).delay is None
+
+
+def test_figures_are_those_of_the_last_epoch_and_the_gap_is_to_standard_fine_tuning():
+    found = adaptation(_rows([0.3, 0.6], [0.1, 0.2]), replace(TEN, standard=0.9))
+    assert (found.clean, found.robust) == (0.6, 0.2)
+    assert found.gap == pytest.approx(0.3)
+    assert adaptation(_rows([0.3]), TEN).gap is None
+
+
+def test_a_history_without_validation_says_nothing():
+    found = adaptation([{"epoch": 0, "epsilon": 0.1, "train/accuracy": 0.1}], TEN)
+    assert (found.delay, found.clean, found.robust, found.remarks) == (None, None, None, ())
+    assert adaptation([], TEN).clean is None
+
+
+def test_a_good_transfer_draws_no_remark():
+    assert _kinds(_rows([0.5, 0.6, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7])) == []
+
+
+def test_staying_at_chance_is_said_after_a_fifth_of_the_training():
+    rows = _rows([0.1, 0.12, 0.11])
+    assert _kinds(rows[:1]) == []
+    assert _kinds(rows[:2]) == ["at-chance"]
+    assert _kinds(rows[:3], replace(TEN, epochs=20)) == []
+    assert _kinds([*rows, {**rows[0], "epoch": 3, "validation/clean": 0.25}]) == []
+
+
+def test_what_to_try_at_chance_depends_on_whether_there_was_an_attack():
+    attacked, spared = (
+        adaptation(_rows([0.1, 0.1], epsilon=[epsilon] * 2), TEN).remarks[0].text for epsilon in (0.1, 0.0)
+    )
+    assert "schedule hinge or automatic" in attacked
+    assert "after 2 of 10 epochs clean validation accuracy is 10.0 %" in attacked
+    assert "No attack is to blame" in spared
+    ordinary = adaptation(_rows([0.1, 0.1]), replace(TEN, robust=False)).remarks
+    assert "No attack is to blame" in ordinary[0].text
+
+
+def test_losing_what_was_learned_is_a_collapse():
+    rows = _rows([0.5, 0.6, 0.15], epsilon=[0.0, 0.0, 0.1])
+    assert _kinds(rows) == ["collapse"]
+    assert "60.0 % after epoch 2 at epsilon 0 and is 15.0 % at 0.1" in adaptation(rows, TEN).remarks[0].text
+    assert _kinds(_rows([0.5, 0.6, 0.3])) == []
+
+
+def test_robust_accuracy_that_breaks_down_under_an_attack_that_is_withstood_is_overfitting():
+    rows = _rows([0.6, 0.6, 0.7], [0.3, 0.4, 0.02], train_accuracy=[0.4, 0.5, 0.9])
+    assert _kinds(rows) == ["catastrophic-overfitting"]
+    assert "2.0 %, after 40.0 % in epoch 2" in adaptation(rows, TEN).remarks[0].text
+    falling = _rows([0.6, 0.6, 0.7], [0.3, 0.4, 0.02], train_accuracy=[0.4, 0.5, 0.3])
+    assert _kinds(falling) == []
+    spared = _rows([0.6, 0.6, 0.7], [0.3, 0.4, 0.02], [0.1, 0.1, 0.0], train_accuracy=[0.4, 0.5, 0.9])
+    assert _kinds(spared) == []
+
+
+def test_what_a_guard_noticed_is_passed_on():
+    guard = {"train_collapsed": [0, 0.5, 1], "train_own_attack": [0.4, 0.8, 0.5], "train_judged": [0.3, 0.1, 0.4]}
+    watched = adaptation(_rows([0.5] * 3, train_compared=[0.1] * 3, **guard), TEN).remarks
+    assert [remark.kind for remark in watched] == ["catastrophic-overfitting"]
+    assert "in epoch 2" in watched[0].text
+    assert "80.0 % and 10.0 %" in watched[0].text
+    assert "--objective.switch" in watched[0].text
+    switched = adaptation(_rows([0.5] * 3, train_compared=[0.1, 0.1, 0.0], **guard), TEN).remarks
+    assert "goes on with the judge's attack" in switched[0].text
+
+
+def test_a_task_learned_without_robustness_is_said_at_the_end():
+    rows = _rows([0.8] * 10, [0.0] * 10)
+    assert _kinds(rows) == ["not-robust"]
+    assert _kinds(rows[:9]) == []
+    assert _kinds(rows, replace(TEN, robust=False)) == []
+
+
+def test_a_schedule_that_did_not_arrive_is_said_at_the_end():
+    rows = _rows([0.8] * 10, epsilon=[0.01 * epoch for epoch in range(10)])
+    assert _kinds(rows, replace(TEN, may_fall_short=True)) == ["short-of-target"]
+    assert "ended at epsilon 0.09, short of its target 0.1" in (
+        adaptation(rows, replace(TEN, may_fall_short=True)).remarks[0].text
+    )
+    assert _kinds(rows) == []
+    assert _kinds(_rows([0.8] * 10), replace(TEN, may_fall_short=True)) == []
+
+
+def test_a_large_gap_to_standard_fine_tuning_is_suboptimal_transfer():
+    rows = _rows([0.7] * 10)
+    assert _kinds(rows, replace(TEN, standard=0.81)) == ["suboptimal-transfer"]
+    assert "11.0 points below the 81.0 %" in adaptation(rows, replace(TEN, standard=0.81)).remarks[0].text
+    assert _kinds(rows, replace(TEN, standard=0.79)) == []
+
+
+def test_the_record_is_json():
+    found = adaptation(_rows([0.1, 0.1]), TEN)
+    again = json.loads(json.dumps(found.record()))
+    assert again["delay"] is None
+    assert again["remarks"][0]["kind"] == "at-chance"
+
+
+def test_rows_that_are_no_numbers_are_passed_over():
+    rows = [{"epoch": 0, "epsilon": 0.1, "validation/clean": float("nan")}, *_rows([0.9])]
+    assert adaptation(rows, TEN).clean == 0.9

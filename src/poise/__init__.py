@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from poise.commands.update import update
     from poise.core.misuse import Misuse
     from poise.core.threat import Threat
+    from poise.evaluation import read_adversarials
     from poise.objectives import (
         AWP,
         KL,
@@ -90,6 +91,7 @@ __all__ = [
     "mix",
     "profile",
     "quickstart",
+    "read_adversarials",
     "report",
     "tune",
     "update",
@@ -141,6 +143,7 @@ _HOMES = {
     "mix": "poise.commands.mix",
     "profile": "poise.commands.profile",
     "quickstart": "poise.commands.quickstart",
+    "read_adversarials": "poise.evaluation",
     "report": "poise.commands.report",
     "tune": "poise.commands.tune",
     "update": "poise.commands.update",

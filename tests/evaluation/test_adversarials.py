@@ -17,6 +17,8 @@ from poise.data import InMemory
 from poise.evaluation import Examination, examine, read_adversarials, read_profile, write_profile
 from poise.evaluation.adversarials import adversarials_path, write_adversarials
 from poise.evaluation.image_journal import Found, ImageJournal
+from poise.evaluation.judge import _Examining
+from poise.evaluation.notes import Notes
 from poise.evaluation.pixel_formats import Pixels, read_pixels, stored
 from tests.models_for_tests import linear_classifier, random_images, small_network
 
@@ -134,6 +136,25 @@ def test_torn_files_lose_only_what_was_torn(tmp_path, monkeypatch):
         assert again.broken_by == made.broken_by
         assert again.adversarials == made.adversarials
         assert adversarials_path(path).read_bytes() == table
+
+
+def test_the_images_of_two_processes_are_those_of_one(tmp_path):
+    """What two processes would each do, one after the other; the second writes what both have found."""
+    classifier = small_network().double().eval()
+    images = _bytes(classifier, 12)
+    whole = _kept(classifier, images, tmp_path / "p.parquet", suite="fast")
+    examination = Examination(threat=Threat(epsilon=BUDGET["linf"]), suite="fast")
+    for rank in range(2):
+        work = _Examining(classifier, images, examination, whole.header)
+        keep = (classifier, work.fetch)
+        notes = Notes(tmp_path / "two.parquet", whole.header, images, len(work.units), rank=rank, keep=keep)
+        for event in notes.earlier():
+            work.settle(event)
+        for _ in work.attack(range(rank, 12, 2), notes.write):
+            pass
+    joined = notes.finished(work.gathered(range(12)))
+    assert len(list(tmp_path.glob("two.parquet.images.*"))) == 2
+    assert joined.adversarials.digest == whole.adversarials.digest
 
 
 def test_an_outcome_is_never_on_disk_without_its_image(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from poise.commands.diagnosis import attending, conclusion, setting_of, standard_accuracy
+from poise.commands.diagnosis import attending, conclusion, plan_of, setting_of, standard_accuracy
 from poise.commands.recipe import refuse_changes, write_recipe
 from poise.commands.run import Run, fresh_path
 from poise.commands.terminal import say, watching
@@ -92,6 +92,7 @@ def finetune(
     folder = _folder(options, out, resume=resume)
     setting = setting_of(task, standard)
     if not folder.weights.exists():
+        say(f"{folder.path.name}: {plan_of(task)}")
         with watching(f"fine-tuning {folder.path.name}") as watch:
             validate = validation(splits.validation, threat, validate_on, schedule, seed)
             noted = attending(folder, setting)

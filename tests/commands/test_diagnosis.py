@@ -54,6 +54,7 @@ def test_a_run_that_stays_at_chance_says_so_once_and_while_it_runs(tmp_path, cap
         **QUICK,
     )
     told = capsys.readouterr().err
+    assert "schedule fixed, objective adversarial, images attacked by fgsm with the network in eval mode" in told
     assert told.count("the network does not take up the task") == 1
     assert told.index("after 2 of 6 epochs") < told.index("never above 20 % clean")
     assert json.loads(run.folder.adaptation.read_text())["delay"] is None

@@ -25,6 +25,8 @@ OPTIONS = {
 
 def test_families_know_their_members():
     assert set(members("schedule")) >= {"fixed", "hinge"}
+    assert set(members("objective")) >= {"trades", "mart", "averaged", "awp", "labelsmoothing", "guarded"}
+    assert "wrapper" not in members("objective")
     assert members("attack")["pgd"] == "poise.attacks.pgd.PGD"
     assert import_path("schedule", "Hinge") == "poise.schedules.hinge.Hinge"
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from poise.attacks import Attack
 from poise.commands.recipe import plain, read_recipe
 from poise.commands.terminal import say
 from poise.core.files import write_text
@@ -73,6 +74,15 @@ def setting_of(task: Task, standard: float | None) -> Setting:
         may_fall_short=task.schedule.may_fall_short,
         standard=standard,
     )
+
+
+def plan_of(task: Task) -> str:
+    """What a training is about to do, in a line; it says in which mode of the network its images are attacked."""
+    told = f"schedule {plain(task.schedule)['kind']}, objective {plain(task.objective)['kind']}"
+    attack = getattr(innermost(task.objective), "attack", None)
+    if not isinstance(attack, Attack):
+        return told
+    return f"{told}, images attacked by {plain(attack)['kind']} with the network in {attack.model_mode} mode"
 
 
 def attending(folder: RunFolder, setting: Setting) -> Noted:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from poise.commands.diagnosis import attending, conclusion, setting_of, standard_accuracy
+from poise.commands.diagnosis import attending, conclusion, plan_of, setting_of, standard_accuracy
 from poise.commands.fitting import begun, fit, seconds
 from poise.commands.run import Run
 from poise.commands.terminal import say
@@ -116,6 +116,7 @@ def fine_tuned(
         look(row)
         noted(row)
 
+    say(f"{folder.path.name}: {plan_of(task)}")
     validate = measuring(splits.validation, given.threat, given.validate_on, given.schedule, given.seed)
     fit(task, folder, f"fine-tuning {folder.path.name}", validate=validate, noted=both, trackers=given.trackers)
     conclusion(folder, setting)

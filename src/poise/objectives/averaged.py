@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.core.misuse import Misuse
-from poise.objectives.objective import State, Terms
+from poise.objectives.objective import State, Step, Terms
 from poise.objectives.wrapper import Wrapper
 
 _AVERAGE = "average/"
@@ -38,6 +38,10 @@ class Averaged(Wrapper):
         """The weights as they are."""
         found = {_AVERAGE + name: value.detach().clone() for name, value in model.state_dict().items()}
         return {**super().begin(model), "steps": torch.zeros((), dtype=torch.int64), **found}
+
+    def terms(self, step: Step) -> Terms:
+        """See `Objective.terms`."""
+        return super().terms(step)
 
     def advance(self, model: nn.Module, state: State, terms: Terms) -> State:
         """Move the average towards the weights."""

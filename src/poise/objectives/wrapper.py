@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -34,8 +35,9 @@ class Wrapper(Objective):
         """See `Objective.begin`."""
         return _outside(self.objective.begin(model))
 
+    @abstractmethod
     def terms(self, step: Step) -> Terms:
-        """See `Objective.terms`."""
+        """See `Objective.terms`; here, those of the objective inside."""
         return self.objective.terms(replace(step, state=inside(step.state)))
 
     def advance(self, model: nn.Module, state: State, terms: Terms) -> State:

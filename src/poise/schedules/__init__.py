@@ -1,8 +1,8 @@
 """Epsilon over training: each schedule says which share of the target budget a moment of the run trains at.
 
-A schedule knows neither models nor attacks nor data; it maps a moment to a share, and may listen to validation. Start
-with `schedule`, then `hinge`, the paper's; a new one is one file here, listed below, and it is an option of every
-command that trains.
+A schedule knows neither models nor attacks nor data; it maps a moment to a share, and may listen to validation.
+Start with `schedule`, then `hinge`, the paper's; a new one is one file here, listed below, and it is an option of
+every command that trains.
 """
 
 from poise.schedules.adaptive import Adaptive

@@ -46,7 +46,7 @@ class Automatic(Schedule):
 
     def begin(self) -> Memory:
         """No accuracy yet, and no start."""
-        return {"best": None, "waited": 0, "start": None}
+        return {"best": None, "waited": 0.0, "start": None}
 
     def heard(self, moment: Moment, figures: Figures) -> Memory:
         """Notice an improvement or count the epoch as without one; the start, once found, stays."""
@@ -55,6 +55,6 @@ class Automatic(Schedule):
             return memory
         best = memory["best"]
         if best is None or clean > best + self.tolerance:
-            return {"best": clean, "waited": 0, "start": None}
-        waited = (memory["waited"] or 0) + 1
+            return {"best": clean, "waited": 0.0, "start": None}
+        waited = (memory["waited"] or 0.0) + 1
         return {"best": best, "waited": waited, "start": moment.progress if waited >= self.patience else None}

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from poise.core.misuse import Misuse
 from poise.core.threat import Threat
 from poise.evaluation import Examination, Finding, Part, Profile, examine, join_profiles
+from poise.evaluation.certificates.certificate import Certificate
 from poise.evaluation.soundness.joining import join_findings
 from tests.evaluation.profiles import profile
 from tests.models_for_tests import linear_classifier, random_images
@@ -176,4 +177,15 @@ def test_arithmetic_checks_look_at_the_whole():
     found = {finding.check: finding for finding in join_findings(parts, joined)}
     assert found["black-box"].status == "pass"
     assert found["monotone"].status == "pass"
-    assert list(found) == ["black-box", "convergence", "monotone"]
+    assert {"black-box", "convergence", "monotone"} <= set(found)
+
+
+def test_certified_radii_are_joined_and_follow_their_examples():
+    whole = profile([3, 1, 2], norm="l2")
+    radii = Certificate(method="lipschitz", norm="l2", radii=np.array([0.3, 0.1, 0.2]))
+    first, second = (
+        replace(_rows(whole, rows), certificate=replace(radii, radii=radii.radii[rows])) for rows in ([2, 0], [1])
+    )
+    assert join_profiles({"a": first, "b": second}).certificate.radii.tolist() == [0.3, 0.1, 0.2]
+    with pytest.raises(Misuse, match="a and b do not belong together: they differ in certificate"):
+        join_profiles({"a": first, "b": replace(second, certificate=None)})

@@ -104,6 +104,20 @@ def _certificate(parts: Mapping[str, Profile], order: np.ndarray) -> Certificate
     return replace(known[0], radii=np.concatenate([certificate.radii for certificate in known])[order])
 
 
+def _certificate(parts: Mapping[str, Profile], order: np.ndarray) -> Certificate | None:
+    """The certified radii of all parts, in a new order; none where no part has any."""
+    (first, expected), *others = ((name, profile.certificate) for name, profile in parts.items())
+    for other, found in others:
+        if str(found) != str(expected):
+            raise Misuse(
+                f"{first} and {other} do not belong together: they differ in certificate ({expected}, {found})"
+            )
+    if expected is None:
+        return None
+    radii = [profile.certificate.radii for profile in parts.values() if profile.certificate]
+    return replace(expected, radii=np.concatenate(radii)[order])
+
+
 def _records(files: Sequence[Adversarials]) -> Iterator[tuple[str, int, Pixels]]:
     for file in files:
         yield from file.records()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from poise.core.modes import evaluating, frozen, precision, steady, threads, unwrapped
+from poise.core.modes import evaluating, frozen, precision, steady, threads
 
 
 def _model():
@@ -60,8 +60,3 @@ def test_the_number_of_threads_is_restored():
     with threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
-
-
-def test_a_plain_model_is_its_own_unwrapping():
-    model = _model()
-    assert unwrapped(model) is model

@@ -81,8 +81,3 @@ def precision(kind: Precision, device: torch.device) -> Iterator[None]:
         return
     with torch.autocast(device.type, dtype=_DTYPES[kind]):
         yield
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside a `DistributedDataParallel`, or the model itself: attacks need no gradient synchronisation."""
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from poise.attacks import PGD, Attack, Loss
 from poise.core.losses import cross_entropy
-from poise.core.modes import unwrapped
 from poise.objectives.objective import Objective, Step, Terms
 from poise.objectives.standard import classification_terms, full
 
@@ -45,5 +44,5 @@ def attacked(attack: Attack, step: Step, loss: Loss = cross_entropy) -> Float[Te
     known = step.found if step.found is not None else {}
     if attack not in known:
         now = attack.at(step.share)
-        known[attack] = now.perturb(unwrapped(step.model), step.batch, step.epsilon, step.norm, step.stream, loss)
+        known[attack] = now.perturb(step.model, step.batch, step.epsilon, step.norm, step.stream, loss)
     return known[attack]

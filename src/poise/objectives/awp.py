@@ -12,7 +12,6 @@ from torch.func import functional_call
 
 from poise.attacks import idle
 from poise.core.misuse import Misuse
-from poise.core.modes import unwrapped
 from poise.objectives.objective import Step, Terms
 from poise.objectives.wrapper import Wrapper
 
@@ -55,7 +54,7 @@ class AWP(Wrapper):
 
     def _slopes(self, step: Step) -> tuple[Tensor, ...]:
         """The gradient of the inner loss at the weights as they are; batch statistics move in copies only."""
-        network = unwrapped(step.model)
+        network = step.model
         buffers = {name: value.clone() for name, value in network.named_buffers()}
         with torch.enable_grad():
             loss = super().terms(replace(step, model=_With(network, buffers)))["loss"]

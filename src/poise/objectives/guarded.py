@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from poise.attacks import FGSM, PGD, Attack, attackable, idle
 from poise.core.losses import misclassified
 from poise.core.misuse import Misuse
-from poise.core.modes import unwrapped
 from poise.objectives.adversarial import Adversarial, attacked
 from poise.objectives.objective import Objective, State, Step, Terms
 from poise.objectives.wrapper import Wrapper, innermost, inside, with_innermost
@@ -103,7 +102,7 @@ class Guarded(Wrapper):
 
     def _accuracies(self, step: Step) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Accuracy on the images of the objective's attack, which the step has found, and on the judge's."""
-        network = unwrapped(step.model)
+        network = step.model
         own: Attack = innermost(self.objective).attack  # type: ignore[attr-defined]
         images = [attacked(attack, replace(step, share=1.0)) for attack in (own, self.judge)]
         with torch.no_grad(), attackable(network, training=False):

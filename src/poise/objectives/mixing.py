@@ -15,7 +15,6 @@ from poise.attacks.attack import Loss
 from poise.core.batch import Batch
 from poise.core.losses import cross_entropy, target_lead
 from poise.core.misuse import Misuse
-from poise.core.modes import unwrapped
 from poise.core.streams import Stream
 from poise.objectives.objective import Objective, State, Step, Terms
 
@@ -97,7 +96,7 @@ class Mixing(Objective):
         steps = 1 + int(stream.permutation(2 * self.steps)[0])
         epsilon = step.epsilon * (0.4 + 0.7 * stream.fold("budget").uniform(batch.ids))
         attack = PGD(steps=steps, step_size=min(1.0, 2.5 / steps))
-        model = _WithGate(unwrapped(step.model))
+        model = _WithGate(step.model)
         return attack.perturb(model, batch, epsilon, step.norm, stream, self._loss(batch, stream))
 
     def _loss(self, batch: Batch, stream: Stream) -> Loss:

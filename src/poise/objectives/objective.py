@@ -28,7 +28,7 @@ class Step:
     """What an objective gets to see of one training step.
 
     Args:
-        model: the network in training, in train mode; under several processes in its distributed wrapper.
+        model: the network in training, in train mode.
         batch: labelled images.
         epsilon: current budget of the schedule, one for all or one each.
         norm: norm of the budget.
@@ -90,7 +90,7 @@ class Objective(ABC):
         """The state after the optimiser has moved; called without gradients.
 
         Args:
-            model: the network with its new weights, without a distributed wrapper.
+            model: the network with its new weights.
             state: the state so far.
             terms: the step's terms, averaged over the examples of all processes.
         """

@@ -11,7 +11,6 @@ import torch
 from poise.attacks import PGD, Attack, Loss, attackable, idle
 from poise.core.losses import kl_divergence
 from poise.core.misuse import Misuse
-from poise.core.modes import unwrapped
 from poise.objectives.adversarial import attacked
 from poise.objectives.objective import Objective, Step, Terms
 from poise.objectives.standard import Standard, full
@@ -58,7 +57,7 @@ class TRADES(Objective):
 
     def _divergence(self, step: Step) -> Loss:
         """What the attack raises: the divergence from the clean prediction of the network in the attack's mode."""
-        network = unwrapped(step.model)
+        network = step.model
         with torch.no_grad(), attackable(network, self.attack.model_mode == "train"):
             clean = network(step.batch.images)
         return lambda logits, _: kl_divergence(logits, clean.to(logits.dtype))

@@ -93,18 +93,6 @@ def join_adversarials(parts: Mapping[Path, Profile], target: Path) -> Kept | Non
 
 
 def _certificate(parts: Mapping[str, Profile], order: np.ndarray) -> Certificate | None:
-    """The certificates of all parts as one; None where none has any."""
-    found = {name: part.certificate for name, part in parts.items()}
-    known = [certificate for certificate in found.values() if certificate is not None]
-    if not known:
-        return None
-    first, *others = (None if each is None else each.description() for each in found.values())
-    if any(other != first for other in others):
-        raise Misuse(f"{', '.join(parts)} do not belong together: they differ in what is certified and how")
-    return replace(known[0], radii=np.concatenate([certificate.radii for certificate in known])[order])
-
-
-def _certificate(parts: Mapping[str, Profile], order: np.ndarray) -> Certificate | None:
     """The certified radii of all parts, in a new order; none where no part has any."""
     (first, expected), *others = ((name, profile.certificate) for name, profile in parts.items())
     for other, found in others:

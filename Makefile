@@ -1,12 +1,13 @@
 # make quickstart   set up and run the main job
 # make test         set up and run the tests
 # make check        lint, types, doors between rooms, spelling
+# make bench-gpu    every benchmark on a CUDA device, beside its peers
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test check picture clean
+.PHONY: quickstart test check bench-gpu picture clean
 
 quickstart: $(READY)
 	$(BIN)/poise quickstart
@@ -20,6 +21,11 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+
+bench-gpu: $(READY)
+	@$(BIN)/python -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else "no CUDA device here")'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,judges]'
+	set -e; for each in $(filter-out __init__ harness contenders,$(notdir $(basename $(wildcard benchmarks/*.py)))); do $(BIN)/python -m benchmarks.$$each; done
 
 # The README's picture, from the newest quickstart; needs Chromium.
 picture:

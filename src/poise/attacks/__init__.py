@@ -8,9 +8,9 @@ ask for model outputs, `driver` answers one batch and `pool` a whole set.
 from poise.attacks.apgd import APGD
 from poise.attacks.attack import Attack
 from poise.attacks.driver import run_search
-from poise.attacks.fab import FABT
+from poise.attacks.fab import FAB, FABT
 from poise.attacks.pgd import PGD
 from poise.attacks.search import Problem, Search
 from poise.attacks.square import Square
 
-__all__ = ["APGD", "FABT", "PGD", "Attack", "Problem", "Search", "Square", "run_search"]
+__all__ = ["APGD", "FAB", "FABT", "PGD", "Attack", "Problem", "Search", "Square", "run_search"]

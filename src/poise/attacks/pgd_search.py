@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from poise.attacks.pgd import sparse_direction
-from poise.attacks.rows import choose
 from poise.attacks.search import Answer, Problem, Search, State
 from poise.core.losses import cross_entropy
 from poise.core.misuse import Misuse
@@ -71,9 +70,9 @@ class PGDSearch(Search):
         assert slope is not None  # noqa: S101 - `needs_gradient` asks for it
         way = sparse_direction(slope, points, self.sparsity) if self.norm == "l1" else steepest(slope, self.norm)
         moved = points + per_example(self.step_size * problem.radius, points) * way
-        query = state["query"] + ~state["done"]
+        query = state["query"] + 1
         return {
-            "points": choose(state["done"], points, project(moved, problem.images, problem.radius, self.norm)),
+            "points": project(moved, problem.images, problem.radius, self.norm),
             "query": query,
             "done": query >= self.queries,
         }

@@ -2,12 +2,13 @@
 # make test         set up and run the tests
 # make check        lint, types, doors between rooms, spelling, documentation
 # make docs         the documentation, under build/site
+# make bench-gpu    every benchmark on a CUDA device, beside its peers
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test check docs picture clean
+.PHONY: quickstart test check docs bench-gpu picture clean
 
 quickstart: $(READY)
 	$(BIN)/poise quickstart
@@ -25,6 +26,11 @@ check: $(READY)
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+bench-gpu: $(READY)
+	@$(BIN)/python -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else "no CUDA device here")'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,judges]'
+	set -e; for each in $(filter-out __init__ harness contenders networks,$(notdir $(basename $(wildcard benchmarks/*.py)))); do $(BIN)/python -m benchmarks.$$each; done
 
 # The README's picture, from the newest quickstart; needs Chromium.
 picture:

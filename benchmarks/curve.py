@@ -1,133 +1,154 @@
 """What an accuracy-over-epsilon curve costs: poise's profile beside official AutoAttack once per epsilon.
 
-Whole processes, one after the other on the same machine, on the same robust network and images. The network is trained
-here, on the digits of scikit-learn: tiny, so this measures schedulers and attacks more than convolutions.
+    python -m benchmarks.curve [--quick] [--data parquet:FOLDER] [--model resnet18]
 
-    python -m benchmarks.curve [--quick]
+Every contender is a process of its own with one thread, on the same network and images; their order is mixed, and as
+many run at a time as there are cores. Compared is the time of the evaluation itself: CPU seconds, or seconds on a clock
+where there is a CUDA device and one runs at a time. What whole processes take is printed beside it.
 
-Floor of a curve of this strength: one pass of the ensemble for every example that is right on its clean image (its
-robust verdict at one epsilon), which is what poise's own single-epsilon run costs per robust example.
+Two networks are trained here and kept under runs/benchmarks: one robust, one not. `one full pass` is what the whole
+suite costs when every example that is right survives it, measured: the least that a curve of this strength can cost, if
+each has a first epsilon that breaks it. The lower bound is what the definition demands of it in passes, times the
+measured cost of one pass of the network that proposes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
-import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 
+from benchmarks.contenders import CONTENDERS, Job
 from benchmarks.harness import Claim, conclude
-from poise.commands.finetune import finetune
 from poise.core.threat import Threat
-from poise.data import open_data
-from poise.evaluation import Examination, epsilon_grid, examine
-from poise.models import load_model
-from poise.schedules import Fixed
-from poise.training import Training
+from poise.evaluation import epsilon_grid
 
-THREAT = Threat(epsilon=0.2)
-THREADS = 2
+CUDA = torch.cuda.is_available()
+KEPT = Path("runs") / "benchmarks" / "curve"
+NETWORKS = ("robust", "plain")
 
 
 def main() -> int:
     """Train, run every contender as a process of its own, compare."""
     options = _options()
     if options.worker:
-        return _work(options)
-    count = 48 if options.quick else 256
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        finetune(
-            "small",
-            "digits",
-            threat=THREAT,
-            schedule=Fixed(),
-            augmentation="none",
-            validate_on=0,
-            trackers=(),
-            training=Training(epochs=15 if options.quick else 30, batch_size=64, learning_rate=2e-3),
-            out=folder / "run",
-        )
-        grid = epsilon_grid(THREAT)
-        ours = _timed(folder, "ours", count, grid[1:])
-        single = _timed(folder, "ours", count, grid[-1:])
-        official = [_timed(folder, "official", count, (epsilon,)) for epsilon in grid[1:]]
-    return _conclude(count, list(grid), ours, single, official)
-
-
-def _conclude(
-    count: int, grid: list[float], ours: dict[str, Any], single: dict[str, Any], official: list[dict[str, Any]]
-) -> int:
-    total = sum(one["seconds"] for one in official)
-    accuracy = [one["accuracy"][0] for one in official]
-    differences = [mine - theirs for mine, theirs in zip(ours["accuracy"], accuracy, strict=True)]
-    print("epsilon   " + " ".join(f"{epsilon:6.3f}" for epsilon in grid[1:]))
-    print("poise     " + " ".join(f"{value:6.3f}" for value in ours["accuracy"]))
-    print("official  " + " ".join(f"{value:6.3f}" for value in accuracy))
-    print(
-        f"seconds: poise curve {ours['seconds']:.1f}, poise one epsilon {single['seconds']:.1f}, official {total:.1f}"
+        print(json.dumps(CONTENDERS[options.worker](Job.read(options.job))))
+        return 0
+    count = options.images or (48 if options.quick else 128)
+    threat = Threat(epsilon=0.2 if options.data == "digits" else "8/255")
+    grid = epsilon_grid(threat)
+    folder = KEPT / f"{options.data.replace(':', '-').replace('/', '-')}-{options.model}"
+    epochs = (15, 8) if options.quick else (30, 12)
+    _side_by_side(
+        [
+            ("train", _job(options, folder / name, threat.epsilon, number, name))
+            for name, number in zip(NETWORKS, epochs, strict=True)
+        ]
     )
-    claims = [
-        Claim("curve, official over poise", total / ours["seconds"], 6.0),
-        Claim("one epsilon, official over poise", official[-1]["seconds"] / single["seconds"], 1.5),
-        Claim("robust accuracy above official, points, at most", 100 * max(differences), 0.5, most=True),
+    whole = [("ours", grid[1:]), ("one full pass", (1e-6,))] + [("official", (epsilon,)) for epsilon in grid[1:-1]]
+    single = [(who, grid[-1:]) for _ in range(1 if options.quick else 3) for who in ("ours", "official")]
+    plan = [("robust", *each) for each in whole + single] + [
+        ("plain", *each) for each in single * (3 if options.quick else 1)
     ]
-    figures = {"images": count, "grid": grid, "poise": ours, "poise one epsilon": single, "official": official}
+    plan = [plan[at] for at in torch.randperm(len(plan), generator=torch.Generator().manual_seed(0)).tolist()]
+    found = _side_by_side(
+        [(who, Job(str(folder / name), options.data, count, epsilons)) for name, who, epsilons in plan]
+    )
+    readings = [{"network": name, "who": who, **reading} for (name, who, _), reading in zip(plan, found, strict=True)]
+    return _conclude(readings, grid, count)
+
+
+def _conclude(readings: list[dict[str, Any]], grid: tuple[float, ...], count: int) -> int:
+    def of(network: str, who: str, epsilons: tuple[float, ...]) -> dict[str, Any]:
+        chosen = [r for r in readings if (r["network"], r["who"], tuple(r["epsilons"])) == (network, who, epsilons)]
+        return chosen[0] | {name: median(r[name] for r in chosen) for name in ("seconds", "process")}
+
+    curve, full = of("robust", "ours", grid[1:]), of("robust", "one full pass", (1e-6,))
+    official = [of("robust", "official", (epsilon,)) for epsilon in grid[1:]]
+    single = {name: (of(name, "ours", grid[-1:]), of(name, "official", grid[-1:])) for name in NETWORKS}
+    if full["accuracy"][0] != full["clean"]:
+        raise SystemExit("an epsilon of 1e-6 broke an example: no full pass was measured")
+    theirs = [one["accuracy"][0] for one in official]
+    total = sum(one["seconds"] for one in official)
+    _tell("epsilon", grid[1:])
+    _tell("poise", curve["accuracy"])
+    _tell("official", theirs)
+    print(f"{count} images, clean {curve['clean']:.3f}; seconds of evaluation (of the whole process):")
+    for name, one in (("poise, curve", curve), ("poise, one full pass", full)):
+        print(f"  {name:34s}{_seconds(one)}, rows forward {one['forward']}, back {one['backward']}")
+    process = sum(one["process"] for one in official)
+    print(f"  {'official, one run an epsilon':34s}{_seconds({'seconds': total, 'process': process})}")
+    for network, pair in single.items():
+        for who, one in zip(("poise", "official"), pair, strict=True):
+            print(f"  {f'{who}, one epsilon, {network}':34s}{_seconds(one)}")
+    least = curve["demanded"]
+    over = curve["seconds"] / least
+    print(f"lower bound of the curve, passes demanded x cost of one: {least:.1f} s; poise takes {over:.2f} times that")
+    worst = max(mine - other for mine, other in zip(curve["accuracy"], theirs, strict=True))
+    ratios = {name: other["seconds"] / ours["seconds"] for name, (ours, other) in single.items()}
+    claims = [
+        Claim("curve, official over poise", total / curve["seconds"], 15.0 if CUDA else 6.0),
+        Claim("curve over one full pass", curve["seconds"] / full["seconds"], 1.4, most=True),
+        Claim("one epsilon, robust network, official over poise", ratios["robust"], 1.5),
+        Claim("one epsilon, plain network, official over poise", ratios["plain"], 5.0),
+        Claim("robust accuracy above official, points, at most", 100 * worst, 0.5, most=True),
+    ]
+    figures = {
+        "images": count,
+        "grid": grid,
+        "unit": "seconds" if CUDA else "CPU seconds",
+        "least": least,
+        "readings": readings,
+    }
     return conclude("curve", claims, figures)
+
+
+def _seconds(one: dict[str, Any]) -> str:
+    return f"{one['seconds']:8.2f} ({one['process']:.1f})"
+
+
+def _tell(name: str, values: Any) -> None:
+    print(f"{name:10s}" + " ".join(f"{value:6.3f}" for value in values))
+
+
+def _job(options: argparse.Namespace, place: Path, epsilon: float, epochs: int, name: str) -> Job:
+    return Job(str(place), options.data, 0, (epsilon if name == "robust" else 0.0,), model=options.model, epochs=epochs)
+
+
+def _side_by_side(jobs: list[tuple[str, Job]]) -> list[dict[str, Any]]:
+    """What the jobs' processes say, as many at a time as there are cores; on CUDA one after the other."""
+    with ThreadPoolExecutor(1 if CUDA else os.cpu_count()) as lanes:
+        return list(lanes.map(lambda one: _process(*one), jobs))
+
+
+def _process(worker: str, job: Job) -> dict[str, Any]:
+    words = [sys.executable, "-m", "benchmarks.curve", "--worker", worker, "--job", job.written()]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    start = time.perf_counter()
+    ended = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    print(f"{worker} {Path(job.network).name} {job.epsilons}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
+    return {"epsilons": list(job.epsilons), **found}
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--quick", action="store_true", help="fewer images; two to three minutes on two cores")
-    parser.add_argument("--worker", choices=("ours", "official"), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--epsilons", type=float, nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="fewer images; two minutes on two cores")
+    parser.add_argument("--data", default="digits", help="address of the images (digits)")
+    parser.add_argument("--model", default="small", help="address of the network to train (small)")
+    parser.add_argument("--images", type=int, help="how many images (128; 48 with --quick)")
+    parser.add_argument("--worker", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--job", help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def _timed(folder: Path, worker: str, count: int, epsilons: tuple[float, ...]) -> dict[str, Any]:
-    """Seconds of a whole process, and the accuracies that it found."""
-    words = ["--worker", worker, "--folder", str(folder), "--count", str(count), "--epsilons", *map(str, epsilons)]
-    start = time.perf_counter()
-    ended = subprocess.run(
-        [sys.executable, "-m", "benchmarks.curve", *words], check=True, capture_output=True, text=True
-    )
-    seconds = time.perf_counter() - start
-    print(f"{worker} {epsilons}: {seconds:.1f} s", file=sys.stderr)
-    return {"seconds": seconds, "epsilons": list(epsilons), **json.loads(ended.stdout.splitlines()[-1])}
-
-
-def _work(options: argparse.Namespace) -> int:
-    torch.set_num_threads(THREADS)
-    model, images = load_model(options.folder / "run").eval(), open_data("digits").test
-    images = images.select(torch.arange(options.count))
-    accuracy = (_ours if options.worker == "ours" else _official)(model, images, options.epsilons)
-    print(json.dumps({"accuracy": accuracy}))
-    return 0
-
-
-def _ours(model: Any, images: Any, epsilons: list[float]) -> list[float]:
-    examination = Examination(threat=Threat(epsilon=epsilons[-1]), points=tuple(epsilons))
-    profile = examine(model, images, examination, model_address="benchmark")
-    return [float(value) for value in profile.robust().mean(axis=0)[1:]]
-
-
-def _official(model: Any, images: Any, epsilons: list[float]) -> list[float]:
-    from pyautoattack import AutoAttack  # noqa: PLC0415 - a judge, not installed by default
-
-    pixels, labels = images.images(torch.arange(len(images))), images.labels
-    judge = AutoAttack(model, norm="Linf", eps=epsilons[0], version="standard", seed=0)
-    attacked = judge.run_standard_evaluation(pixels, labels, batch_size=128)
-    attacked = attacked[0] if isinstance(attacked, tuple) else attacked
-    with torch.no_grad():
-        return [float((model(attacked).argmax(1) == labels).float().mean())]
 
 
 if __name__ == "__main__":

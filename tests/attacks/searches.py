@@ -6,7 +6,8 @@ import torch
 from scipy.optimize import brentq
 from torch import nn
 
-from poise.attacks.driver import evaluate, run_search
+from poise.attacks.answers import ask_model
+from poise.attacks.driver import run_search
 from poise.attacks.search import Problem
 from poise.core.batch import Batch
 from poise.core.modes import evaluating, frozen
@@ -87,9 +88,10 @@ def trajectory(search, model, work, rounds):
     asked = []
     with torch.no_grad(), evaluating(model), frozen(model):
         state = search.begin(work)
-        for _ in range(rounds):
+        for round_ in range(rounds):
             asked.append(search.ask(work, state))
-            state = search.tell(work, state, asked[-1], evaluate(search, model, work, asked[-1]))
+            answer = ask_model(search, model, work, asked[-1], gradient=search.rhythm[round_ % len(search.rhythm)])
+            state = search.tell(work, state, asked[-1], answer)
             assert all(value.isfinite().all() for key, value in state.items() if "loss" not in key)
             assert not any(value.isnan().any() for value in state.values())
     return torch.stack(asked)
@@ -110,24 +112,31 @@ def check_slots_are_independent(search, model, work, rounds):
 
 
 def _refilled(search, model, work, rounds):
-    """Row r begins r rounds late, in a slot that until then worked on another row; its points from its own start."""
-    count = len(work)
+    """Row r begins r bars late, in a slot that until then worked on another row; its points from its own start.
+
+    A bar is once through the search's rhythm: items are answered together only at the same place of it.
+    """
+    count, bar = len(work), len(search.rhythm)
     asked = torch.zeros(rounds, count, *work.images.shape[1:], dtype=work.images.dtype)
     slots = torch.arange(count).roll(1)  # the row that each slot works on
     with torch.no_grad(), evaluating(model), frozen(model):
         state = search.begin(work.select(slots))
-        for time in range(rounds + count):
-            if time < count:
-                slots[time] = time
+        for time in range(rounds + count * bar):
+            late, place = divmod(time, bar)
+            if late < count and place == 0:
+                slots[late] = late
                 fresh = search.begin(work.select(slots))
-                renewed = torch.arange(count) == time
-                for key, value in state.items():
-                    value[renewed] = fresh[key][renewed]
+                renewed = torch.arange(count) == late
+                state = {key: torch.where(_shaped(renewed, old), fresh[key], old) for key, old in state.items()}
             current = work.select(slots)
             points = search.ask(current, state)
             for row in range(count):
-                if row <= time < row + rounds:
-                    asked[time - row, row] = points[row]
-            state = search.tell(current, state, points, evaluate(search, model, current, points))
-            state = {key: value.clone() for key, value in state.items()}
+                if row * bar <= time < row * bar + rounds:
+                    asked[time - row * bar, row] = points[row]
+            answer = ask_model(search, model, current, points, gradient=search.rhythm[place])
+            state = search.tell(current, state, points, answer)
     return asked
+
+
+def _shaped(rows, like):
+    return rows.reshape(-1, *(1 for _ in like.shape[1:]))

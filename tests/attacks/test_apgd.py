@@ -176,16 +176,6 @@ def test_slots_are_independent(norm, kind):
     check_slots_are_independent(APGD(norm=norm, stream=STREAM, loss_kind=kind, steps=20), model, work, 24)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@norms
-def test_finished_slots_stay_as_they_are(norm, kind):
-    model, data = solved(5, (4, 3))
-    search, work = APGD(norm=norm, stream=STREAM, loss_kind=kind, steps=3), problem(data, 0.1)
-    asked = trajectory(search, model, work, search.queries + 4)
-    assert not torch.equal(asked[search.queries - 2], asked[search.queries - 1])
-    assert all(torch.equal(points, asked[search.queries]) for points in asked[search.queries :])
-
-
 class _Scaled(nn.Module):
     def __init__(self, model, scale):
         super().__init__()
@@ -260,7 +250,7 @@ def test_what_profiles_and_pools_read():
     assert [search.targeted for search in searches] == [False, False, True]
     assert [search.queries for search in searches] == [101] * 3
     assert APGD(norm="l1", stream=STREAM).queries == 103
-    assert searches[0].needs_gradient
+    assert searches[0].rhythm == (True,)
 
 
 def test_impossible_settings_are_refused_when_made():

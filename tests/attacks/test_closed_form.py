@@ -30,9 +30,18 @@ def smallest_radius(weight, image, label: int, norm: str) -> float:
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize(
-    ("classes", "shape"), [(2, (30,)), (3, (1, 5, 4)), (4, (3, 2, 7)), (10, (3, 4, 4)), (1000, (40,))]
+    ("suite", "classes", "shape"),
+    [
+        ("autoattack", 2, (30,)),
+        ("autoattack", 3, (1, 5, 4)),
+        ("autoattack", 4, (3, 2, 7)),
+        ("autoattack", 10, (3, 4, 4)),
+        ("autoattack", 1000, (40,)),
+        ("autoattack-plus", 2, (30,)),
+        ("autoattack-plus", 4, (3, 2, 7)),
+    ],
 )
-def test_none_below_its_exact_radius_is_broken_and_each_one_percent_above_is(norm, classes, shape):
+def test_none_below_its_exact_radius_is_broken_and_each_one_percent_above_is(norm, suite, classes, shape):
     model = Linear(classes, shape)
     data = batch(8, shape, classes)
     ranked = model(data.images).detach().topk(min(10, classes), dim=1).indices
@@ -42,7 +51,7 @@ def test_none_below_its_exact_radius_is_broken_and_each_one_percent_above_is(nor
     pool = Pool(model=model, fetch=data.select, slots=8)
     above = set(range(8))
     with pool.open():
-        for unit in units("autoattack", norm, classes, Stream.seeded(0)):
+        for unit in units(suite, norm, classes, Stream.seeded(0)):
             search = replace(unit.search, steps=200) if isinstance(unit.search, Square) else unit.search
 
             def outcomes(share, rows, search=search, unit=unit):

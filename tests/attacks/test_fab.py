@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from poise.attacks.fab import FABT
+from poise.attacks.fab import FAB, FABT
 from poise.core.batch import Batch
 from poise.core.misuse import Misuse
 from poise.core.norms import length
@@ -36,6 +36,36 @@ def test_alone_finds_what_is_one_percent_above_the_exact_minimum_and_nothing_bel
     assert not fooled(search, model, data, 0.99 * radius).any()
 
 
+@pytest.mark.parametrize(("classes", "enough"), [(2, 1.01), (4, 1.2), (10, 1.2)])
+@norms
+def test_untargeted_finds_nothing_below_the_exact_minimum_and_everything_above(norm, classes, enough):
+    """With several classes it may walk to one whose boundary is nearest only where there is no box."""
+    model, data = solved(classes, (1, 5, 4))
+    radius = shortest(model, data, norm)
+    search = FAB(norm=norm, stream=STREAM)
+    assert fooled(search, model, data, enough * radius).all()
+    assert fooled(search, model, data, 1.01 * radius).sum() >= 10
+    assert not fooled(search, model, data, 0.99 * radius).any()
+
+
+@norms
+def test_untargeted_walks_as_targeted_does_at_the_class_whose_boundary_is_nearest(norm):
+    """On a linear model that class is known: the one with the least lead over the dual length of the difference."""
+    model, data = solved(6, (2, 3))
+    weight, logits = model.weight.detach(), model(data.images).detach()
+    order = {"linf": 1, "l2": 2, "l1": torch.inf}[norm]
+    away = (logits.gather(1, data.labels[:, None]) - logits) / (weight[data.labels][:, None] - weight).norm(
+        order, dim=2
+    )
+    nearest = away.scatter(1, data.labels[:, None], torch.inf).argmin(1)
+    assert not torch.equal(nearest, ranked_targets(model, data)[:, 0])
+    free, aimed = (
+        trajectory(search, model, problem(data, 0.1, nearest), 2)[1]
+        for search in (FAB(norm=norm, stream=STREAM), FABT(norm=norm, stream=STREAM))
+    )
+    torch.testing.assert_close(free, aimed)
+
+
 @norms
 def test_one_image_alone_is_fooled(norm):
     model, data = solved(4, (1, 5, 4), count=1)
@@ -66,18 +96,18 @@ def test_the_first_two_queries_are_the_image_and_the_overstepped_projection():
     torch.testing.assert_close(asked[2], back)  # the overstepped projection is misclassified: a step back
 
 
-def test_an_iteration_costs_one_query_and_one_more_after_a_success():
-    """Where the model cannot be fooled 7 iterations are 8 queries; where every step fools it they are 14."""
+def test_an_iteration_is_a_query_with_gradient_and_one_without_after_which_it_steps_back_from_successes():
     search, data = FABT(norm="l2", stream=STREAM, steps=7), solved(2, (6,))[1]
-    for bias, expected in ((1e6, 8), (0.0, 14)):
+    for bias, steps_back in ((1e6, False), (0.0, True)):
         model, data = solved(2, (6,), count=4)
         data = Batch(data.images, torch.zeros(4).long(), data.ids)
         with torch.no_grad():
             model.bias.copy_(torch.tensor([bias, 0.0] if bias else [-1e-3, 1e3]))
-        asked = trajectory(search, model, problem(data, 0.1, 1 - data.labels), search.queries + 3)
-        assert torch.equal(asked[expected - 1], asked[expected])
-        assert torch.equal(asked[expected], asked[-1])
-    assert search.queries == 14
+        asked = trajectory(search, model, problem(data, 0.1, 1 - data.labels), search.queries)
+        for arrived, onward in zip(asked[1::2], asked[2::2], strict=False):
+            expected = data.images + 0.9 * (arrived - data.images) if steps_back else arrived
+            torch.testing.assert_close(onward, expected)
+    assert (search.queries, search.rhythm) == (14, (True, False))
 
 
 @norms
@@ -94,7 +124,8 @@ def test_restarts_begin_at_half_the_radius(norm):
 def test_slots_are_independent(norm):
     model, data = Curved(5, (2, 4, 3)), batch(8, (2, 4, 3), 5)
     work = problem(data, torch.linspace(0, 1, 8, dtype=torch.float64), (data.labels + 1) % 5, restart=1)
-    check_slots_are_independent(FABT(norm=norm, stream=STREAM, steps=15), model, work, 33)
+    check_slots_are_independent(FABT(norm=norm, stream=STREAM, steps=15), model, work, 30)
+    check_slots_are_independent(FAB(norm=norm, stream=STREAM, steps=4), model, work, 8)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e4])
@@ -119,8 +150,10 @@ def test_global_randomness_is_left_alone_and_the_stream_decides():
 
 
 def test_what_profiles_and_pools_read():
+    plain = FAB(norm="l1", stream=STREAM)
+    assert (plain.name, plain.queries, plain.targeted, plain.rhythm) == ("fab", 200, False, (True, False))
     search = FABT(norm="l1", stream=STREAM)
-    assert (search.name, search.queries, search.targeted, search.needs_gradient) == ("fab-t", 200, True, True)
+    assert (search.name, search.queries, search.targeted, search.rhythm) == ("fab-t", 200, True, (True, False))
 
 
 @pytest.mark.parametrize(

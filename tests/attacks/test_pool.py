@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from poise.attacks import APGD, FABT, Problem, Square, run_search
+from poise.attacks.answers import Asking, ask_model
 from poise.attacks.pgd_search import PGDSearch
 from poise.attacks.pool import Item, Pool
-from poise.attacks.suites import units
+from poise.attacks.room import on_cpu, within
+from poise.attacks.suites import passes, units
 from poise.core.misuse import Misuse
 from poise.core.norms import inside
 from poise.core.streams import Stream
@@ -98,6 +101,29 @@ def test_a_model_that_ignores_its_images_survives_the_attack_without_an_error():
     assert set(found.values()) == {None}
 
 
+class _Late(PGDSearch):
+    """Asks for the image itself until its budget is spent, and for an adversarial one afterwards."""
+
+    def ask(self, problem, state):
+        return torch.where(state["done"].reshape(-1, 1, 1, 1), 1 - problem.images, problem.images)
+
+
+def test_what_is_asked_beyond_the_budget_does_not_count():
+    class Threshold(nn.Module):
+        def forward(self, images):
+            bright = images.flatten(1).mean(1, keepdim=True) - 0.5
+            return torch.cat([bright, -bright], 1)
+
+    data = batch(8, (2, 3, 4), 2)
+    data = replace(data, labels=Threshold()(data.images).argmax(1))
+    search = _Late(norm="linf", stream=STREAM, steps=3)
+    items = [Item(row, 1.0) for row in range(8)]
+    pool = Pool(model=Threshold().double(), fetch=data.select, slots=8, look_every=7)
+    assert set(_run(pool, search, items).values()) == {None}
+    problem = Problem(data.images, data.labels, torch.ones(8).double(), data.ids, data.labels, data.labels * 0)
+    assert not run_search(search, Threshold().double(), problem)[1].any()
+
+
 class _Counting(nn.Module):
     def __init__(self, inner):
         super().__init__()
@@ -149,27 +175,137 @@ def test_items_may_be_added_while_outcomes_are_read():
 
 
 class _Cramped(nn.Module):
-    """Runs out of memory on more than three rows at a time."""
+    """Runs out of memory on more than three rows at a time, in passes with gradient, without, or both."""
 
-    def __init__(self, inner):
+    def __init__(self, inner, kinds=(True, False)):
         super().__init__()
-        self.inner, self.refused = inner, 0
+        self.inner, self.kinds, self.refused, self.rows = inner, kinds, 0, 0
 
     def forward(self, images):
-        if len(images) > 3 and images.requires_grad:
+        if len(images) > 3 and images.requires_grad in self.kinds:
             self.refused += 1
-            raise torch.cuda.OutOfMemoryError("full")
+            raise torch.OutOfMemoryError("full")
+        self.rows += len(images)
         return self.inner(images)
 
 
-def test_out_of_memory_halves_the_pass_and_loses_nothing():
-    cramped, search = _Cramped(_network()), SEARCHES[0]
-    found = _run(_pool(cramped, slots=16), search, _items("linf"))
-    reference = _run(_pool(cramped.inner, slots=16), search, _items("linf"))
-    assert cramped.refused > 0
+@pytest.mark.parametrize("kinds", [(False,), (True, False)])
+@pytest.mark.parametrize("search", SEARCHES[:4], ids=lambda search: f"{search.name}-{search.norm}")
+def test_out_of_memory_halves_the_slots_and_loses_nothing(search, kinds):
+    """Whether only confirming does not fit, or proposing too; and no pass is made twice but the one that failed."""
+    calm = _Counting(_network())
+    reference = _run(_pool(calm, slots=23), search, _items(search.norm))
+    cramped = _Cramped(_network(), kinds)
+    found = _run(_pool(cramped, slots=23), search, _items(search.norm))
+    assert found.keys() == reference.keys()
+    assert {row for row, image in found.items() if image is None} == {
+        row for row, image in reference.items() if image is None
+    }
+    assert 0 < cramped.refused <= 4
+    assert cramped.rows <= calm.rows + 4 * 23
+
+
+def test_out_of_memory_while_items_join_puts_them_back():
+    search, refused = SEARCHES[0], []
+
+    def fetch(rows):
+        if len(rows) > 2:
+            refused.append(len(rows))
+            raise torch.OutOfMemoryError("full")
+        return DATA.select(rows)
+
+    reference = _run(_pool(_network(), slots=16), search, _items("linf"))
+    found = _run(Pool(model=_network(), fetch=fetch, slots=16), search, _items("linf"))
+    assert refused == [16, 8, 4]
     assert {row: image is None for row, image in found.items()} == {
         row: image is None for row, image in reference.items()
     }
+
+
+def test_what_fits_not_even_alone_is_an_error():
+    class Full(nn.Module):
+        def forward(self, images):
+            raise torch.OutOfMemoryError("full")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        _run(_pool(Full(), slots=4), SEARCHES[0], _items("linf"))
+    pool = _pool(Full(), slots=4)
+    with pool.open(), pytest.raises(torch.OutOfMemoryError):
+        pool.logits(DATA.images)
+
+
+def test_logits_come_in_pieces_that_fit():
+    cramped = _Cramped(_network())
+    pool = _pool(cramped, slots=16)
+    with pool.open():
+        torch.testing.assert_close(pool.logits(DATA.images), cramped.inner(DATA.images))
+    assert (cramped.refused, pool.at_once) == (3, 2)
+
+
+def test_the_number_of_slots_is_chosen():
+    pool = _pool(_network())
+    with pool.open():
+        for _ in pool.run(SEARCHES[0], deque(_items("linf"))):
+            pass
+    assert pool.at_once == 128
+    assert [on_cpu(pixels) for pixels in (1, 3 * 64 * 64, 3 * 128 * 128, 3 * 224 * 224, 3 * 1024**2)] == [
+        128,
+        128,
+        32,
+        10,
+        8,
+    ]
+    assert [within(free, 1000) for free in (500, 10_000, 100_000, 10**9)] == [1, 8, 64, 2048]
+
+
+class _Random(nn.Module):
+    """Logits 1 and -1; two calls in five, one after the other, say the opposite, in every row."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, images):
+        self.calls += 1
+        sign = -1.0 if self.calls % 5 in {3, 4} else 1.0
+        return sign * torch.tensor([1.0, -1.0], dtype=images.dtype).expand(len(images), 2) + 0 * images.sum()
+
+
+def test_one_lucky_pass_of_a_random_model_does_not_count():
+    items = [Item(row, 0.1) for row in range(23)]
+    right = replace(DATA, labels=torch.zeros_like(DATA.labels))
+    search = APGD(norm="linf", stream=STREAM, steps=6)
+    lucky = Pool(model=_Random(), fetch=right.select, slots=23)
+    assert all(image is not None for image in _run(lucky, search, items).values()), "the plant does not work"
+    careful = Pool(model=_Random(), fetch=right.select, slots=23, passes=20)
+    assert set(_run(careful, search, items).values()) == {None}
+    wrong = replace(DATA, labels=torch.ones_like(DATA.labels))
+    broken = Pool(model=_Random(), fetch=wrong.select, slots=23, passes=20)
+    assert all(image is not None for image in _run(broken, search, items).values())
+
+
+def test_passes_are_averaged():
+    """Gradients and losses over passes; predictions by the mean softmax, not by the mean of the logits."""
+
+    class Alternating(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.calls = 0
+
+        def forward(self, images):
+            self.calls += 1
+            slope = images.flatten(1).sum(1, keepdim=True)
+            return torch.cat([slope * self.calls, -slope], 1)
+
+    images = DATA.images[:4]
+    work = Problem(images, DATA.labels[:4] * 0, torch.ones(4).double(), DATA.ids[:4], *([DATA.labels[:4] * 0] * 2))
+    search = Square(norm="linf", stream=STREAM)
+    answer = ask_model(search, Alternating(), work, images, gradient=True, asking=Asking(passes=2))
+    torch.testing.assert_close(answer.gradient, torch.full_like(images, -2.5))
+    total = images.flatten(1).sum(1)
+    torch.testing.assert_close(answer.loss, -2.5 * total)
+    chances = (torch.sigmoid(2 * total) + torch.sigmoid(3 * total)) / 2
+    torch.testing.assert_close(answer.logits.softmax(1)[:, 0], chances)
 
 
 def test_the_model_is_left_as_it_was():
@@ -190,6 +326,24 @@ def test_autoattack_has_its_published_units(classes, count):
     assert len(found) == count
     assert [found[0].search.name, found[-1].search.name] == ["apgd-ce", "square"]
     assert found[-1].search.steps == 5000
+
+
+def test_plus_and_rand_have_their_published_units():
+    plus = units("autoattack-plus", "linf", 10, STREAM)
+    names = [unit.search.name for unit in plus]
+    assert {name: names.count(name) for name in names} == {
+        "apgd-ce": 5,
+        "apgd-dlr": 5,
+        "fab": 5,
+        "apgd-t": 9,
+        "fab-t": 9,
+        "square": 1,
+    }
+    assert [unit.restart for unit in plus if unit.search.name == "fab"] == [0, 1, 2, 3, 4]
+    assert len({id(unit.search) for unit in plus}) == 6
+    rand = units("autoattack-rand", "linf", 10, STREAM)
+    assert [unit.search.name for unit in rand] == ["apgd-ce", "apgd-dlr"]
+    assert (passes("autoattack-rand"), passes("autoattack-plus")) == (20, 1)
 
 
 def test_l1_has_five_restarts_and_five_targets():

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from poise.attacks.driver import run_search
-from poise.attacks.proposals import flipped, moved_mass, tile_count
-from poise.attacks.square import Square, window_share
+from poise.attacks.itinerary import window_share
+from poise.attacks.proposals import moved_mass, tile_count
+from poise.attacks.square import Square
 from poise.attacks.windows import Windows, as_grid, window_sides
 from poise.core.batch import Batch
 from poise.core.losses import margin
@@ -160,14 +161,26 @@ def test_bumps_are_those_of_the_paper(norm, power, order, tall, wide):
         torch.testing.assert_close(bumps, expected)
 
 
-def test_a_flip_puts_each_channel_of_the_window_at_an_end_of_its_ball():
-    images = torch.full((1, 2, 3, 3), 0.5, dtype=torch.float64)
-    best, radius = images - 0.1, torch.tensor([0.1], dtype=torch.float64)
-    signs = torch.tensor([1.0, -1.0]).view(1, 2, 1, 1)
-    changed = flipped(images, radius, best, _windows([1], [0], [2], [2], 3, 3), signs.double())
-    expected = best.clone()
-    expected[0, 0, 1:, :2] = 0.6
-    torch.testing.assert_close(changed, expected)
+def test_a_change_puts_each_channel_of_a_window_at_an_end_of_its_ball():
+    data = batch(64, (2, 6, 5), 3)
+    work, search = problem(data, 0.1), Square(norm="linf", stream=STREAM, steps=4, p_init=0.3)
+    state = search.begin(work)
+    points, answer = _answered(search, work, state)
+    best = state["best"]
+    changed = search.ask(work, search.tell(work, state, points, answer))
+    side = round((0.3 * 30) ** 0.5)
+    ends = (data.images - 0.1).clamp(min=0), (data.images + 0.1).clamp(max=1)
+    wide, tall = torch.zeros(64), torch.zeros(64)
+    for row in range(64):
+        touched = (changed[row] != best[row]).nonzero()
+        assert len(touched)
+        assert all(int(spread) < side for spread in (touched.amax(0) - touched.amin(0))[1:])
+        tall[row], wide[row] = (touched.amax(0) - touched.amin(0))[1:] + 1
+        for channel in set(touched[:, 0].tolist()):
+            spots = touched[touched[:, 0] == channel]
+            at_ends = [(changed[row] == end[row])[tuple(spots.t())].all() for end in ends]
+            assert any(at_ends)
+    assert tall.max() == wide.max() == side
 
 
 @pytest.mark.parametrize("norm", ["l2", "l1"])
@@ -176,7 +189,7 @@ def test_mass_moves_from_one_window_to_the_other_and_the_budget_is_used(norm):
     best = images + torch.linspace(-0.01, 0.02, 36, dtype=torch.float64).view(1, 1, 6, 6)
     window, source = _windows([0], [0], [3], [3], 6, 6), _windows([3], [3], [3], [3], 6, 6)
     signs, turned = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.tensor([False])
-    changed = moved_mass(images, radius, best, source, window, signs, turned, norm) - images
+    changed = moved_mass(images, radius, best, window, source, turned, signs, norm) - images
     assert torch.equal(changed[..., 3:, 3:], torch.zeros(1, 1, 3, 3, dtype=torch.float64))
     torch.testing.assert_close(length(changed, norm), radius)
     if norm == "l2":
@@ -237,10 +250,16 @@ def test_flat_models_move_nothing_after_the_start(norm):
     data, model = batch(4, (3, 6, 6), 5, dtype=torch.float32), Linear(5, (3, 6, 6), dtype=torch.float32)
     nn.init.zeros_(model.weight)
     work, search = problem(data, torch.tensor([0, 0.1, 0.2, 0.3])), Square(norm=norm, stream=STREAM, steps=30)
-    asked = trajectory(search, model, work, 34)
+    asked = trajectory(search, model, work, 31)
     assert asked.isfinite().all()
-    assert torch.equal(search.begin(work)["best"], asked[0])
-    assert torch.equal(asked[31], asked[33])  # finished
+    start = search.begin(work)["best"]
+    assert torch.equal(start, asked[0])
+    state = search.begin(work)
+    for points in asked:
+        assert not state["done"].any()
+        state = search.tell(work, state, points, _answered(search, work, state)[1])
+    assert torch.equal(state["best"], start)
+    assert state["done"].all()
 
 
 def test_global_randomness_is_left_alone_and_stream_and_restart_decide():
@@ -258,7 +277,7 @@ def test_global_randomness_is_left_alone_and_stream_and_restart_decide():
 
 def test_what_profiles_and_pools_read():
     search = Square(norm="l1", stream=STREAM)
-    assert (search.name, search.queries, search.targeted, search.needs_gradient) == ("square", 5001, False, False)
+    assert (search.name, search.queries, search.targeted, search.rhythm) == ("square", 5001, False, (False,))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import brentq
+from torch import nn
 
 from poise.core.misuse import Misuse
 from poise.core.threat import NORMS, Threat
@@ -107,6 +108,59 @@ def test_bisecting_and_ascending_agree(suite):
     assert 0 < (bisected.broken_from < 9).sum() < 40
     curves = [accuracy_curve(made).accuracy for made in (bisected, ascended)]
     assert max(abs(one.value - other.value) for one, other in zip(*curves, strict=True)) <= 1 / 40
+
+
+class _Cramped(nn.Module):
+    """Runs out of memory on more than so many rows."""
+
+    def __init__(self, inner, most):
+        super().__init__()
+        self.inner, self.most, self.refused = inner, most, 0
+
+    def forward(self, images):
+        if len(images) > self.most:
+            self.refused += 1
+            raise torch.OutOfMemoryError("full")
+        return self.inner(images)
+
+
+def test_verdicts_do_not_depend_on_memory():
+    """In the clean pass, in attacks, in confirming and in tightening; the number of slots is chosen and halved."""
+    classifier = linear_classifier(3, (1, 3, 3), dtype=torch.float64)
+    images = random_images(classifier, 20)
+    whole = _examined(classifier, images, suite="apgd")
+    classifier.network = cramped = _Cramped(classifier.network, 3)
+    found = _examined(classifier, images, suite="apgd", batch_size=None)
+    assert np.array_equal(found.broken_from, whole.broken_from)
+    assert 5 <= cramped.refused <= 6  # 128 to 4 or less
+    assert (found.broken_from < 9).sum() > 0
+
+
+class _Noisy(nn.Module):
+    """A linear model whose logits are shuffled in a fifth of all passes."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images):
+        logits = self.inner(images)
+        return logits.flip(1) if torch.rand(()) < 0.2 else logits
+
+
+def test_a_random_model_is_judged_by_its_mean_answer_and_leaves_the_global_randomness_alone():
+    classifier = linear_classifier(2, (1, 3, 3))
+    images = random_images(classifier, 20, agree=1.0)
+    exact = _examined(classifier, images, suite="autoattack-rand")
+    classifier.network = _Noisy(classifier.network)
+    state = torch.get_rng_state()
+    first, second = (_examined(classifier, images, suite="autoattack-rand") for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(first.broken_from, second.broken_from)
+    assert (first.broken_from > 0).mean() > 0.9
+    assert np.abs(first.broken_from - exact.broken_from).mean() < 1
+    lucky = _examined(classifier, images, suite="fast")
+    assert lucky.broken_from.mean() < first.broken_from.mean() - 1, "one lucky pass is enough without the mean"
 
 
 class _Killed(Exception):  # noqa: N818

@@ -9,7 +9,7 @@ from poise.attacks.apgd import APGD
 from poise.attacks.attack import Attack, Loss, idle
 from poise.attacks.auto_pgd import AutoPGD
 from poise.attacks.driver import run_search
-from poise.attacks.fab import FABT
+from poise.attacks.fab import FAB, FABT
 from poise.attacks.fgsm import FGSM
 from poise.attacks.pgd import PGD, attackable
 from poise.attacks.search import Problem, Search
@@ -17,6 +17,7 @@ from poise.attacks.square import Square
 
 __all__ = [
     "APGD",
+    "FAB",
     "FABT",
     "FGSM",
     "PGD",

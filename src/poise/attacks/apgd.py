@@ -63,6 +63,11 @@ class APGD(Search):
         return self._ascent.queries
 
     @property
+    def stays_inside(self) -> bool:
+        """Not in l1, where the first balls are larger."""
+        return self.norm != "l1"
+
+    @property
     def _ascent(self) -> MomentumAscent | SparseAscent:
         return SparseAscent(self.steps) if self.norm == "l1" else MomentumAscent(self.norm, self.steps)
 
@@ -96,8 +101,8 @@ class APGD(Search):
         return target_lead(logits, problem.labels, problem.targets)
 
     def tell(self, problem: Problem, state: State, points: Float[Tensor, "n *shape"], answer: Answer) -> State:
-        """Remember the best point, let the ascent move on, and leave finished slots alone."""
-        assert answer.gradient is not None  # noqa: S101 - `needs_gradient` asks for it
+        """Remember the best point and let the ascent move on."""
+        assert answer.gradient is not None  # noqa: S101 - the rhythm asks for it
         better = answer.loss > state["best_loss"]
         seen = state | {
             "points": points,
@@ -107,5 +112,4 @@ class APGD(Search):
         }
         query = state["query"] + 1
         moved = seen | self._ascent.advance(problem, seen, answer.loss, answer.gradient)
-        after = moved | {"query": query, "done": query >= self.queries}
-        return {key: choose(state["done"], state[key], value) for key, value in after.items()}
+        return moved | {"query": query, "done": query >= self.queries}

@@ -10,32 +10,36 @@ from torch import Tensor
 
 from poise.attacks.hyperplane import moves_onto_hyperplane
 from poise.attacks.rows import choose
-from poise.attacks.search import Answer, Problem, Search, State
-from poise.core.losses import misclassified, target_lead
+from poise.attacks.search import Answer, Problem, Search, State, slope
+from poise.core.losses import margin, misclassified, target_lead
 from poise.core.misuse import Misuse
 from poise.core.norms import length, per_example
-from poise.core.threat import BOX
+from poise.core.threat import BOX, Norm
 
 _TINY = 1e-8
+_TINIEST = 1e-12
+_DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class FABT(Search):
-    """Targeted fast adaptive boundary attack (Croce & Hein 2020b), which makes the perturbation's norm smallest.
+class FAB(Search):
+    """Fast adaptive boundary attack (Croce & Hein 2020b), which makes the perturbation's norm smallest.
 
-    An iteration replaces z_target - z_label by its linear approximation, projects both the current point and the image
-    onto the plane where it is zero, oversteps both a little, and goes to a mixture of the two (eq. 9-10). Where that
-    point is misclassified, as any class, the search steps back towards the image before the next iteration.
+    An iteration replaces z_other - z_label by its linear approximation, for the class whose approximated boundary is
+    nearest, projects both the current point and the image onto the plane where it is zero, oversteps both a little, and
+    goes to a mixture of the two (eq. 7-10). Where that point is misclassified, as any class, the search steps back
+    towards the image before the next iteration. Every iteration differentiates all classes but the label: with many
+    classes `FABT` is what can be afforded.
 
     It knows the radius only for random starts: points may lie outside the ball, and whoever drives the search ends an
     item once a misclassified one lies inside. The official code finishes all its iterations and looks at the closest.
+    An iteration is two queries, one with gradient where it linearises and one without where it arrives.
 
-    Differences from the official code: a step that did not cross the boundary is where the next iteration
-    linearises, so its one query serves both (the official code evaluates the point twice); l2 and l1 projections move
-    coordinates of slope below 1e-8 as well; sums of the projection are in float64.
+    Differences from the official code: points stepped back to count as well where they are misclassified; l2 and l1
+    projections move coordinates of slope below 1e-8 as well; sums of the projection are in float64.
 
     Args:
-        steps: iterations, at least 1. One costs a query, and one more after a point that was misclassified.
+        steps: iterations, at least 1.
         alpha_max: largest weight of the projected image in the mixture, in (0, 1].
         eta: overstepping factor, at least 1.
         beta: share of the perturbation that a step back keeps, in (0, 1).
@@ -61,24 +65,28 @@ class FABT(Search):
     @property
     def name(self) -> str:
         """See `Search.name`."""
-        return "fab-t"
+        return "fab"
 
     @property
     def queries(self) -> int:
-        """The start, every step, and a step back before each iteration but the first."""
+        """Where an iteration linearises, and where it arrives."""
         return 2 * self.steps
 
     @property
-    def targeted(self) -> bool:
-        """See `Search.targeted`."""
-        return True
+    def rhythm(self) -> tuple[bool, ...]:
+        """See `Search.rhythm`."""
+        return True, False
+
+    @property
+    def stays_inside(self) -> bool:
+        """Not at all: it walks from wherever the boundary is towards the image."""
+        return False
 
     def begin(self, problem: Problem) -> State:
         """Restart 0 starts from the image, later ones from a random point at half the radius, clipped to the box."""
         moved = (problem.images + 0.5 * self._random_moves(problem)).clamp(*BOX)
         return {
             "points": choose(problem.restart > 0, moved, problem.images),
-            "stepped": torch.zeros_like(problem.labels, dtype=torch.bool),
             "iteration": torch.zeros_like(problem.labels),
             "done": torch.zeros_like(problem.labels, dtype=torch.bool),
         }
@@ -99,31 +107,70 @@ class FABT(Search):
         return state["points"]
 
     def loss(self, problem: Problem, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """Logit of the target minus logit of the label."""
-        return target_lead(logits, problem.labels, problem.targets)
+        """The highest other logit minus the label's."""
+        return -margin(logits, problem.labels)
+
+    def differentiate(
+        self, problem: Problem, logits: Float[Tensor, "n classes"], points: Float[Tensor, "n *shape"]
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n *shape"]]:
+        """z_other - z_label with its gradient, for the class whose linearly approximated boundary is nearest."""
+        classes = logits.shape[1]
+        lead, gradient = torch.zeros_like(problem.radius), torch.zeros_like(points)
+        nearest = torch.full_like(problem.radius, torch.inf)
+        for ahead in range(1, classes):
+            loss = target_lead(logits, problem.labels, (problem.labels + ahead) % classes)
+            way = slope(loss, points, again=ahead + 1 < classes)
+            away = loss.detach().abs() / (_TINIEST + length(way, _DUAL[self.norm]))
+            nearer = away < nearest
+            nearest, lead = torch.where(nearer, away, nearest), torch.where(nearer, loss.detach(), lead)
+            gradient = choose(nearer, way, gradient)
+        return lead, gradient
 
     def tell(self, problem: Problem, state: State, points: Float[Tensor, "n *shape"], answer: Answer) -> State:
-        """Step back from a step that crossed the boundary; from any other point, take the next step."""
-        crossed = state["stepped"] & misclassified(answer.logits, problem.labels)
+        """With a gradient, take a step; without, step back where the last one crossed the boundary."""
+        if answer.gradient is not None:
+            return state | {"points": self._step(problem, points, answer.loss, answer.gradient)}
         back = problem.images + self.beta * (points - problem.images)
-        after = choose(crossed, back, self._step(problem, points, answer))
-        iteration = state["iteration"] + (state["stepped"] & ~state["done"])
-        done = iteration >= self.steps
+        iteration = state["iteration"] + 1
         return {
-            "points": choose(done, points, after),
-            "stepped": torch.where(done, state["stepped"], ~crossed),
+            "points": choose(misclassified(answer.logits, problem.labels), back, points),
             "iteration": iteration,
-            "done": done,
+            "done": iteration >= self.steps,
         }
 
-    def _step(self, problem: Problem, points: Tensor, answer: Answer) -> Tensor:
+    def _step(self, problem: Problem, points: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
         """The mixture of the two overstepped projections onto the plane where the linearised loss is zero."""
-        assert answer.gradient is not None  # noqa: S101 - `needs_gradient` asks for it
         way = points - problem.images
-        covered = (answer.gradient * way).flatten(1).sum(1)
-        ahead = moves_onto_hyperplane(points, answer.gradient, -answer.loss, self.norm)
-        direct = moves_onto_hyperplane(problem.images, answer.gradient, covered - answer.loss, self.norm)
+        covered = (gradient * way).flatten(1).sum(1)
+        ahead = moves_onto_hyperplane(points, gradient, -loss, self.norm)
+        direct = moves_onto_hyperplane(problem.images, gradient, covered - loss, self.norm)
         far, near = length(direct, self.norm).clamp(min=_TINY), length(ahead, self.norm).clamp(min=_TINY)
         share = per_example((near / (near + far)).clamp(max=self.alpha_max), points)
         mixture = (1 - share) * (way + self.eta * ahead) + share * self.eta * direct
         return (problem.images + mixture).clamp(*BOX)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FABT(FAB):
+    """Targeted FAB: as `FAB`, but every iteration linearises z_target - z_label alone."""
+
+    @property
+    def name(self) -> str:
+        """See `Search.name`."""
+        return "fab-t"
+
+    @property
+    def targeted(self) -> bool:
+        """See `Search.targeted`."""
+        return True
+
+    def loss(self, problem: Problem, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """Logit of the target minus logit of the label."""
+        return target_lead(logits, problem.labels, problem.targets)
+
+    def differentiate(
+        self, problem: Problem, logits: Float[Tensor, "n classes"], points: Float[Tensor, "n *shape"]
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n *shape"]]:
+        """See `Search.differentiate`."""
+        loss = self.loss(problem, logits)
+        return loss, slope(loss, points)

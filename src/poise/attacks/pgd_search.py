@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from poise.attacks.pgd import Ball
-from poise.attacks.rows import choose
 from poise.attacks.search import Answer, Problem, Search, State
 from poise.core.losses import cross_entropy
 from poise.core.misuse import Misuse
@@ -68,11 +67,11 @@ class PGDSearch(Search):
     def tell(self, problem: Problem, state: State, points: Float[Tensor, "n *shape"], answer: Answer) -> State:
         """One step along the gradient, projected onto ball and box."""
         slope = answer.gradient
-        assert slope is not None  # noqa: S101 - `needs_gradient` asks for it
+        assert slope is not None  # noqa: S101 - the rhythm asks for it
         ball = Ball(problem.images, problem.radius, self.norm)
-        query = state["query"] + ~state["done"]
+        query = state["query"] + 1
         return {
-            "points": choose(state["done"], points, ball.climbed(points, slope, self.step_size, self.sparsity)),
+            "points": ball.climbed(points, slope, self.step_size, self.sparsity),
             "query": query,
             "done": query >= self.queries,
         }

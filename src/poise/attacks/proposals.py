@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from poise.attacks.windows import Windows, plane_length, unit
@@ -13,7 +13,7 @@ from poise.core.threat import BOX, Norm
 
 Images = Float[Tensor, "n c h w"]
 Radius = Float[Tensor, " n"]
-Signs = Float[Tensor, "n c 1 1"]
+Signs = Shaped[Tensor, "n c 1 1"]
 
 _TINY = 1e-12
 _TILES = 5
@@ -22,11 +22,6 @@ _TILES = 5
 def stripes(images: Images, radius: Radius, signs: Float[Tensor, "n c 1 w"]) -> Images:
     """The start in linf: every column of every channel at its ball's upper or lower end."""
     return (images + per_example(radius, images) * signs).clamp(*BOX)
-
-
-def flipped(images: Images, radius: Radius, best: Images, window: Windows, signs: Signs) -> Images:
-    """The change in linf: in the window, each channel at its ball's upper or lower end."""
-    return project(best + 2 * per_example(radius, images) * signs * window.mask, images, radius, "linf")
 
 
 def tile_count(height: int, width: int) -> tuple[int, int, int]:
@@ -65,10 +60,10 @@ def moved_mass(
     images: Images,
     radius: Radius,
     best: Images,
-    source: Windows,
     window: Windows,
-    signs: Signs,
+    source: Windows,
     turned: Bool[Tensor, " n"],
+    signs: Signs,
     norm: Norm,
 ) -> Images:
     """The change in l2 and l1: the perturbation of one window is given to another, which is reshaped by bumps.
@@ -81,10 +76,10 @@ def moved_mass(
         images: the clean images.
         radius: of the balls.
         best: the points to change.
-        source: windows that are cleared.
-        window: windows that receive; pixels in both count once and stay.
-        signs: of the bumps.
+        window: windows that receive.
+        source: windows that are cleared; pixels in both count once and stay.
         turned: whether the bumps lie beside each other.
+        signs: of the bumps.
         norm: l2 or l1.
     """
     delta, channels = best - images, images.shape[1]

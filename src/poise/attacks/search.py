@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -56,7 +57,7 @@ class Answer:
     Args:
         logits: outputs at the points.
         loss: the search's own loss there (`Search.loss`).
-        gradient: its gradient by the points; None for a search that needs none.
+        gradient: its gradient by the points; None where the search's rhythm asks for none.
     """
 
     logits: Float[Tensor, "n classes"]
@@ -70,7 +71,8 @@ class Search(ABC):
 
     Whatever a search asks for lies in the box [0, 1]; points that also lie in the ball and are misclassified end the
     item with success, which the driver sees, not the search. Results do not depend on which slots stand beside one
-    another. Nothing here waits for the device: no `.item()`, no branch on a value, no loop over slots.
+    another. Nothing here waits for the device: no `.item()`, no branch on a value, no loop over slots. What a slot asks
+    for once it is done means nothing, and drivers look away.
 
     Args:
         norm: norm of the budget.
@@ -91,8 +93,16 @@ class Search(ABC):
         """The most points that one item asks for."""
 
     @property
-    def needs_gradient(self) -> bool:
-        """Whether answers must hold the gradient of `loss`."""
+    def rhythm(self) -> tuple[bool, ...]:
+        """Which of an item's queries need the gradient, repeated from its first on.
+
+        Slots that are answered together stand at the same place, so that a pass is with or without gradient for all.
+        """
+        return (True,)
+
+    @property
+    def stays_inside(self) -> bool:
+        """Whether all points asked for lie in the ball up to rounding, so that only successes need be looked at."""
         return True
 
     @property
@@ -112,6 +122,28 @@ class Search(ABC):
     def loss(self, problem: Problem, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
         """What the search raises, one number per slot."""
 
+    def differentiate(
+        self, problem: Problem, logits: Float[Tensor, "n classes"], points: Float[Tensor, "n *shape"]
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n *shape"]]:
+        """The loss and its gradient, for logits that were computed from points which require a gradient."""
+        loss = self.loss(problem, logits)
+        return loss, slope(loss, points)
+
     @abstractmethod
     def tell(self, problem: Problem, state: State, points: Float[Tensor, "n *shape"], answer: Answer) -> State:
-        """The state after the answer at the points asked for; slots that are done change no further."""
+        """The state after the answer at the points asked for; a slot that is done stays so."""
+
+
+def slope(
+    loss: Float[Tensor, " n"], points: Float[Tensor, "n *shape"], *, again: bool = False
+) -> Float[Tensor, "n *shape"]:
+    """The gradient of each row's loss by its point; zero where the loss does not depend on it at all.
+
+    Args:
+        loss: one number a row.
+        points: what it was computed from; they require a gradient.
+        again: whether the same pass will be differentiated once more.
+    """
+    if not loss.requires_grad:
+        return torch.zeros_like(points)
+    return torch.autograd.grad(loss.sum(), points, retain_graph=again, allow_unused=True, materialize_grads=True)[0]

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass
-from functools import cache
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from poise.attacks.proposals import flipped, moved_mass, stripes, tile_count, tiles
+from poise.attacks.itinerary import change, draw, mask_and_signs, planned, sides
+from poise.attacks.proposals import moved_mass, stripes, tile_count, tiles
 from poise.attacks.rows import choose
 from poise.attacks.search import Answer, Problem, Search, State
-from poise.attacks.windows import Windows, as_grid, window_sides
+from poise.attacks.windows import as_grid
 from poise.core.losses import margin
 from poise.core.misuse import Misuse
-from poise.core.threat import Norm
-
-_PUBLISHED_STEPS = 10_000
-_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""The iterations of 10,000 after which the windows' share of the image is halved."""
-
-
-def window_share(step: int, steps: int, p_init: float) -> float:
-    """The share of the image that a window covers at a step (from 0) of a search laid out for so many steps."""
-    return p_init * 0.5 ** bisect_left(_HALVINGS, step * _PUBLISHED_STEPS // steps)
-
-
-@cache
-def _sides(norm: Norm, steps: int, span: int, p_init: float, grid: tuple[int, int], device: torch.device) -> Tensor:
-    """Height and width of each step's window, [steps, 2]; at least 3 and odd in l2 and l1."""
-    least, odd = (1, False) if norm == "linf" else (3, True)
-    shares = (window_share(step, span, p_init) for step in range(steps))
-    return torch.tensor([window_sides(share, *grid, least, odd=odd) for share in shares], device=device)
+from poise.core.norms import per_example
+from poise.core.threat import BOX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,32 +64,39 @@ class Square(Search):
         return self.steps + 1
 
     @property
-    def needs_gradient(self) -> bool:
-        """See `Search.needs_gradient`."""
-        return False
+    def rhythm(self) -> tuple[bool, ...]:
+        """See `Search.rhythm`."""
+        return (False,)
 
     def begin(self, problem: Problem) -> State:
         """Vertical stripes in linf, tiles of bumps in l2 and l1, with random signs; nothing has been answered yet."""
-        start = self._start(problem).reshape(problem.images.shape)
+        grid, span = as_grid(tuple(problem.images.shape[1:])), self.span or self.steps
+        size = sides(self.norm, self.steps, span, self.p_init, grid[1:], problem.images.device)
+        first = problem.restart * self.queries
+        reach = per_example(problem.radius, problem.images)
+        ends = {"upper": problem.images + reach, "lower": problem.images - reach} if self.norm == "linf" else {}
         return {
-            "best": start,
+            **{name: end.clamp(*BOX) for name, end in ends.items()},
+            "best": self._start(problem).reshape(problem.images.shape),
             "best_loss": torch.full_like(problem.radius, -torch.inf),
+            "plan": draw(self.stream.fold("square", "change"), problem.ids, first, size, grid),
             "iteration": torch.zeros_like(problem.labels),
             "done": torch.zeros_like(problem.labels, dtype=torch.bool),
         }
 
     def ask(self, problem: Problem, state: State) -> Float[Tensor, "n *shape"]:
         """The best point with one window changed; at first the start itself."""
-        images, best = _on_grid(problem.images), _on_grid(state["best"])
-        chance = self._chances(problem, state["iteration"], images.shape[1])
-        window, source = (self._window(images, chance[:, at : at + 2], state["iteration"]) for at in (0, 2))
-        signs = _signs(chance[:, 5:, None, None]).to(best.dtype)
+        grid = as_grid(tuple(problem.images.shape[1:]))
+        best, found = state["best"].view(-1, *grid), planned(state["plan"], state["iteration"])
         if self.norm == "linf":
-            changed = flipped(images, problem.radius, best, window, signs)
+            mask, signs = mask_and_signs(found, grid)
+            upper, lower = state["upper"].view(-1, *grid), state["lower"].view(-1, *grid)
+            points = torch.where(mask, torch.where(signs > 0, upper, lower), best)
         else:
-            turned = chance[:, 4] < 0.5
-            changed = moved_mass(images, problem.radius, best, source, window, signs, turned, self.norm)
-        return choose(state["iteration"] == 0, state["best"], changed.reshape(problem.images.shape))
+            images = problem.images.view(-1, *grid)
+            points = moved_mass(images, problem.radius, best, *change(found, grid), self.norm)
+            points = choose(state["iteration"] == 0, best, points)
+        return points.view(problem.images.shape)
 
     def loss(self, problem: Problem, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
         """Minus the margin."""
@@ -114,9 +104,9 @@ class Square(Search):
 
     def tell(self, problem: Problem, state: State, points: Float[Tensor, "n *shape"], answer: Answer) -> State:  # noqa: ARG002
         """Keep the change where the loss rose."""
-        better = (answer.loss > state["best_loss"]) & ~state["done"]
-        iteration = state["iteration"] + ~state["done"]
-        return {
+        better = answer.loss > state["best_loss"]
+        iteration = (state["iteration"] + 1).clamp(max=self.queries)
+        return state | {
             "best": choose(better, points, state["best"]),
             "best_loss": torch.where(better, answer.loss, state["best_loss"]),
             "iteration": iteration,
@@ -133,19 +123,6 @@ class Square(Search):
         coins = stream.uniform(problem.ids, (channels + 1, down, across), step=problem.restart)
         signs, turned = _signs(coins[:, 1:]).to(images.dtype), coins[:, 0] < 0.5
         return tiles(images, problem.radius, signs, turned, self.norm)
-
-    def _chances(self, problem: Problem, iteration: Int[Tensor, " n"], channels: int) -> Float[Tensor, "n draws"]:
-        """Uniform numbers of a step: two positions, an orientation, and a sign for every channel."""
-        step = problem.restart * self.queries + iteration
-        return self.stream.fold("square", "change").uniform(problem.ids, (5 + channels,), step=step)
-
-    def _window(self, images: Tensor, place: Float[Tensor, "n 2"], iteration: Int[Tensor, " n"]) -> Windows:
-        """A window of the step's size, uniform over the places where it fits."""
-        height, width = images.shape[2:]
-        sides = _sides(self.norm, self.steps, self.span or self.steps, self.p_init, (height, width), place.device)
-        tall, wide = sides[(iteration - 1).clamp(0, self.steps - 1)].unbind(1)
-        top, left = (place[:, 0] * (height - tall + 1)).long(), (place[:, 1] * (width - wide + 1)).long()
-        return Windows(top.minimum(height - tall), left.minimum(width - wide), tall, wide, height, width)
 
 
 def _on_grid(images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n c h w"]:

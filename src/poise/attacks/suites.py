@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from poise.attacks.apgd import APGD
-from poise.attacks.fab import FABT
+from poise.attacks.fab import FAB, FABT
 from poise.attacks.pgd_search import PGDSearch
 from poise.attacks.search import Search
 from poise.attacks.square import Square
@@ -15,11 +15,13 @@ from poise.core.misuse import Misuse, suggestion
 from poise.core.streams import Stream
 from poise.core.threat import Norm
 
-Suite = Literal["autoattack", "apgd", "pgd", "fast"]
+Suite = Literal["autoattack", "autoattack-plus", "autoattack-rand", "apgd", "pgd", "fast"]
 
 SUITES: tuple[Suite, ...] = get_args(Suite)
 
 MOST_TARGETS = 9
+_RESTARTS = 5
+_PASSES = 20
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,14 @@ def units(suite: Suite, norm: Norm, classes: int, stream: Stream) -> tuple[Unit,
 
     autoattack: the published standard ensemble (Croce & Hein 2020): APGD on cross-entropy (100 steps), targeted APGD
     and targeted FAB (100 steps at each of the 9 most likely wrong classes), Square (5,000 queries); in l1 five restarts
-    of APGD and 5 targets (Croce & Hein 2021). apgd: its first two. pgd: 40 steps. fast: APGD on cross-entropy with 10
-    steps, as arXiv 2509.23325 evaluates. The last two flatter a model.
+    of APGD and 5 targets (Croce & Hein 2021). autoattack-plus: APGD on cross-entropy and on DLR and untargeted FAB with
+    five restarts each, targeted APGD and FAB at 9 targets, Square. autoattack-rand: APGD on cross-entropy and on DLR,
+    each answer the mean over 20 passes (`passes`), for models whose output is random. apgd: the first two of the
+    standard ensemble. pgd: 40 steps. fast: APGD on cross-entropy with 10 steps, as arXiv 2509.23325 evaluates. The last
+    two flatter a model.
+
+    Differences from the official versions: in plus Square comes last, so that what it alone breaks can be told; in l1
+    APGD has its tightening balls in every version, which official plus and rand leave out.
 
     Args:
         suite: name of the suite.
@@ -67,8 +75,10 @@ def units(suite: Suite, norm: Norm, classes: int, stream: Stream) -> tuple[Unit,
         "autoattack": lambda: (
             *_apgd(norm, classes, stream),
             *_targets(FABT(norm=norm, stream=stream), classes, MOST_TARGETS),
-            Unit(Square(norm=norm, stream=stream, span=10_000)),
+            Unit(_square(norm, stream)),
         ),
+        "autoattack-plus": lambda: _plus(norm, classes, stream),
+        "autoattack-rand": lambda: tuple(Unit(search) for search in _untargeted(norm, stream)),
         "apgd": lambda: _apgd(norm, classes, stream),
         "pgd": lambda: (Unit(PGDSearch(norm=norm, stream=stream)),),
         "fast": lambda: (Unit(APGD(norm=norm, stream=stream, steps=10)),),
@@ -87,7 +97,7 @@ def adaptive(suite: tuple[Unit, ...], surrogates: Sequence[str]) -> tuple[Unit, 
         suite: the units of a suite.
         surrogates: names of the outputs.
     """
-    searches = list(dict.fromkeys(id(unit.search) for unit in suite if unit.search.needs_gradient))
+    searches = list(dict.fromkeys(id(unit.search) for unit in suite if any(unit.search.rhythm)))
     further = []
     for search in searches:
         members = [unit for unit in suite if id(unit.search) == search]
@@ -95,6 +105,29 @@ def adaptive(suite: tuple[Unit, ...], surrogates: Sequence[str]) -> tuple[Unit, 
             anew = replace(members[0].search, stream=members[0].search.stream.fold("through", name))
             further += [replace(unit, search=anew, through=name) for unit in members]
     return (*suite, *further)
+
+
+def passes(suite: Suite) -> int:
+    """Forward passes that a suite averages over: 20 for models whose output is random, 1 for all others."""
+    return _PASSES if suite == "autoattack-rand" else 1
+
+
+def _plus(norm: Norm, classes: int, stream: Stream) -> tuple[Unit, ...]:
+    again = (*_untargeted(norm, stream), FAB(norm=norm, stream=stream))
+    aimed = APGD(norm=norm, stream=stream, loss_kind="targeted-dlr"), FABT(norm=norm, stream=stream)
+    return (
+        *(Unit(search, restart=index) for search in again for index in range(_RESTARTS)),
+        *(unit for search in aimed for unit in _targets(search, classes, MOST_TARGETS)),
+        Unit(_square(norm, stream)),
+    )
+
+
+def _untargeted(norm: Norm, stream: Stream) -> tuple[APGD, APGD]:
+    return APGD(norm=norm, stream=stream), APGD(norm=norm, stream=stream, loss_kind="dlr")
+
+
+def _square(norm: Norm, stream: Stream) -> Square:
+    return Square(norm=norm, stream=stream, span=10_000)
 
 
 def _apgd(norm: Norm, classes: int, stream: Stream) -> tuple[Unit, ...]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from poise.attacks.suites import passes
 from poise.commands.headline import tell
 from poise.commands.opening import open_whole
 from poise.commands.run import file_name, fresh_path, recipe_of, with_threat_of
@@ -37,7 +38,14 @@ from poise.training import process_state
 Split = Literal["train", "validation", "test"]
 
 _PROBES = 32
-_STEPS: dict[Suite, int] = {"autoattack": 100, "apgd": 100, "pgd": 40, "fast": 10}
+_STEPS: dict[Suite, int] = {
+    "autoattack": 100,
+    "autoattack-plus": 100,
+    "autoattack-rand": 100,
+    "apgd": 100,
+    "pgd": 40,
+    "fast": 10,
+}
 """Steps that the suites' gradient attacks take, which the convergence check doubles."""
 
 
@@ -54,9 +62,10 @@ def profile(
     image_size: int | None = None,
     limit: int | None = None,
     skip_unreadable: bool = False,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     proposing: Precision = "fp32",
     adaptive: bool = True,
+    compile: bool = False,  # noqa: A002 - torch's name for it
     soundness: bool = True,
     allow: list[str] | None = None,
     keep_adversarials: bool = False,
@@ -75,16 +84,18 @@ def profile(
         data: address of the images; by default those the run was trained on.
         weights: a local weights file, or "random"; by default what the address itself carries.
         threat: what the attacker may do; by default the run's.
-        suite: the attacks: autoattack (the published ensemble), apgd (its first two), pgd (40 steps), fast (10).
+        suite: the attacks: autoattack (the published ensemble), autoattack-plus (with restarts and untargeted FAB),
+            autoattack-rand (for models whose output is random), apgd (the first two), pgd (40 steps), fast (10).
         mode: how an image's place on the grid is found: bisect, or ascending (every epsilon in turn).
         points: epsilons at which to judge, such as 2/255,4/255; by default 0 to the threat's in steps.
         split: which images to judge on.
         image_size: resize the shorter side to this and crop the centre.
         limit: judge on this many images, the same ones every time.
         skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
-        batch_size: images in work at a time; it changes the speed and not the verdicts.
+        batch_size: images in work at a time; it changes the speed and not the verdicts. By default chosen by memory.
         proposing: precision of the passes that propose adversarial images; fp32 ones confirm each.
         adaptive: attack a mixed model through each of its branches and its other surrogate outputs as well.
+        compile: compile the passes that propose adversarial images; pays on long runs.
         soundness: check model and verdicts for the known ways in which an evaluation fools its user.
         allow: names of checks whose objection is overridden; the profile and its report say so.
         keep_adversarials: keep the adversarial image behind each verdict, in a file beside the profile.
@@ -94,6 +105,8 @@ def profile(
         overwrite: replace a profile that is there already.
         seed: decides everything random.
 
+    The suite autoattack-rand is made for models whose output is random, and overrides the objection to it.
+
     Under `accelerate launch` the images are shared among the processes; the main one writes.
 
     Returns:
@@ -102,7 +115,8 @@ def profile(
     Raises:
         Misuse: for anything that cannot be done, before any work.
     """
-    overrule((), allow or ())
+    allow = [*(allow or ()), *(["randomised-output"] if passes(suite) > 1 else [])]
+    overrule((), allow)
     if split not in get_args(Split):
         raise Misuse(f"unknown split {split!r}; {suggestion(str(split), get_args(Split))}")
     chosen = None if part is None else Part.read(part)
@@ -120,6 +134,7 @@ def profile(
         batch_size=batch_size,
         proposing=proposing,
         adaptive=adaptive,
+        compile=compile,
     )
     splits = open_data(
         data or recipe.get("data", "digits"),
@@ -132,7 +147,7 @@ def profile(
     classifier = open_whole(model, images, weights=weights, seed=seed)
     process = process_state()
     classifier.eval().to(process.device if process.device.type == "cuda" else "cpu")
-    findings = _model_findings(classifier, images, examination, allow or ()) if soundness else ()
+    findings = _model_findings(classifier, images, examination, allow) if soundness else ()
     with watching(f"profiling {model}") as watch:
         result = examine(
             classifier,
@@ -149,7 +164,7 @@ def profile(
         return result
     if soundness:
         again = inspect_profile(result, classifier, images, steps=_STEPS[suite])
-        result = replace(result, findings=overrule((*findings, *again), allow or ()))
+        result = replace(result, findings=overrule((*findings, *again), allow))
     write_profile(result, target)
     if not keep_adversarials:
         adversarials_path(target).unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 
@@ -33,3 +33,15 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
         return Batch(self.images.to(device), self.labels.to(device), self.ids.to(device))
+
+
+def sent(tensor: Shaped[Tensor, "*shape"], device: torch.device) -> Shaped[Tensor, "*shape"]:
+    """A tensor on a device; work on the host goes on while it travels to CUDA.
+
+    Args:
+        tensor: where it is.
+        device: where it goes.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

@@ -44,14 +44,14 @@ def project(
         radius: radii, at least 0, in units of the image range.
         norm: the ball's norm.
     """
+    if norm == "linf":
+        reach = per_example(radius, origin)
+        return points.clamp(origin - reach, origin + reach).clamp(*BOX)
     delta = (points - origin).flatten(1)
     room = torch.where(delta > 0, BOX[1] - origin.flatten(1), origin.flatten(1) - BOX[0])
-    size = {"linf": _shrink_linf, "l2": _shrink_l2, "l1": _shrink_l1}[norm](delta.abs(), room, radius[:, None])
+    shrink = _shrink_l2 if norm == "l2" else _shrink_l1
+    size = shrink(delta.abs(), room, radius[:, None])
     return (origin + (delta.sign() * size).view_as(origin)).clamp(*BOX)
-
-
-def _shrink_linf(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
-    return size.minimum(room).minimum(radius)
 
 
 def _shrink_l2(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from poise.attacks.pool import Pool
 from poise.core.losses import margin, misclassified
-from poise.core.modes import evaluating
 from poise.data import ImageSet, batches
-from poise.models import Classifier
 
 
 @dataclass(frozen=True)
@@ -31,23 +30,21 @@ class Clean:
     rivals: Int[np.ndarray, "n targets"]
 
 
-@torch.no_grad()
-def clean_pass(classifier: Classifier, images: ImageSet, batch_size: int, targets: int) -> Clean:
-    """One forward pass over all images, in eval mode and full precision.
+def clean_pass(pool: Pool, images: ImageSet, targets: int) -> Clean:
+    """One forward pass over all images, in eval mode and full precision; as many as the pool averages over.
 
     Args:
-        classifier: the model, on the device to work on.
+        pool: asks the model, and knows how many images it takes at a time.
         images: the examples.
-        batch_size: examples per forward pass.
         targets: how many rivals to keep, at most the number of classes minus one.
     """
     count = len(images)
     predictions, margins = np.empty(count, dtype=np.int64), np.empty(count)
     right, rivals = np.empty(count, dtype=bool), np.empty((count, targets), dtype=np.int32)
     done = 0
-    with evaluating(classifier):
-        for batch in batches(images, batch_size=batch_size, device=classifier.device):
-            logits = classifier(batch.images).double()
+    with pool.open():
+        for batch in batches(images, batch_size=pool.at_once, device=pool.device):
+            logits = pool.logits(batch.images).double()
             rows = slice(done, done + len(batch))
             predictions[rows] = logits.argmax(1).cpu()
             right[rows] = (~misclassified(logits, batch.labels)).cpu()

@@ -7,6 +7,7 @@ import platform
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import get_args
 
@@ -19,14 +20,14 @@ from torch import Tensor
 
 from poise.attacks.pool import Item, Outcome, Pool
 from poise.attacks.search import Search
-from poise.attacks.suites import MOST_TARGETS, SUITES, Suite, Unit, adaptive, units
-from poise.core.batch import Batch
+from poise.attacks.suites import MOST_TARGETS, SUITES, Suite, Unit, adaptive, passes, units
+from poise.core.batch import Batch, sent
 from poise.core.losses import misclassified
 from poise.core.misuse import Misuse, suggestion
 from poise.core.modes import Precision
 from poise.core.norms import inside, length, per_example
 from poise.core.progress import Watch, unwatched
-from poise.core.streams import Stream
+from poise.core.streams import Stream, global_seed
 from poise.core.threat import Threat
 from poise.data import ImageSet
 from poise.evaluation.brackets import Brackets, Mode, Work
@@ -50,13 +51,16 @@ class Examination:
 
     Args:
         threat: what the attacker may do; its epsilon is the largest of the grid.
-        suite: which attacks: autoattack, apgd, pgd, or fast for validation during training.
+        suite: which attacks: autoattack, autoattack-plus, autoattack-rand for models whose output is random, apgd,
+            pgd, or fast for validation during training.
         points: epsilons at which verdicts are given, in place of the default grid.
         mode: how an example's place on the grid is found: bisect, or ascending (every epsilon in turn).
         seed: decides everything random.
-        batch_size: examples in work at a time; it changes the speed and not the verdicts.
+        batch_size: examples in work at a time; it changes the speed and not the verdicts. None: chosen by memory
+            (`poise.attacks.room`).
         proposing: precision of the forward passes that propose adversarial images; fp32 ones decide.
         adaptive: repeat every search that follows gradients through the model's surrogate outputs, where it has some.
+        compile: compile the passes that propose; the plain model decides.
     """
 
     threat: Threat
@@ -64,9 +68,10 @@ class Examination:
     points: tuple[float, ...] | None = None
     mode: Mode = "bisect"
     seed: int = 0
-    batch_size: int = 128
+    batch_size: int | None = None
     proposing: Precision = "fp32"
     adaptive: bool = True
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.suite not in SUITES:
@@ -74,7 +79,7 @@ class Examination:
         for name, allowed in (("mode", get_args(Mode)), ("proposing", get_args(Precision))):
             if getattr(self, name) not in allowed:
                 raise Misuse(f"unknown {name} {getattr(self, name)!r}; {suggestion(str(getattr(self, name)), allowed)}")
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise Misuse(f"batch_size must be at least 1; got {self.batch_size}")
         epsilon_grid(self.threat, self.points)
 
@@ -140,15 +145,19 @@ class _Examining:
         suite = units(examination.suite, header.norm, len(header.classes), stream)
         self.units: tuple[Unit, ...] = adaptive(suite, tuple(self.surrogates))
         rivals = min(MOST_TARGETS, len(header.classes) - 1)
-        self.clean: Clean = clean_pass(classifier, images, examination.batch_size, rivals)
-        self.brackets = self._brackets(len(suite), examination.mode)
         self.pool = Pool(
             model=classifier,
             fetch=self.fetch,
             slots=examination.batch_size,
             proposing=examination.proposing,
+            compile=examination.compile,
             look_every=1 if self.device.type == "cpu" else 4,
+            passes=passes(examination.suite),
         )
+        self.luck = stream.fold("model")
+        with global_seed(self.luck.fold("clean")):
+            self.clean: Clean = clean_pass(self.pool, images, rivals)
+        self.brackets = self._brackets(len(suite), examination.mode)
 
     def _brackets(self, own: int, mode: Mode) -> Brackets:
         right, points = self.clean.right, len(self.header.epsilons)
@@ -158,9 +167,9 @@ class _Examining:
 
     def fetch(self, rows: Int[Tensor, " m"]) -> Batch:
         """Examples by row; in float64 where the model is."""
-        images = self.images.images(rows).to(self.device)
+        images, labels, keys = self.images.images(rows), self.images.labels[rows], self.images.keys[rows]
         dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
-        return Batch(images.to(dtype), self.images.labels[rows].to(self.device), self.images.keys[rows].to(self.device))
+        return Batch(sent(images, self.device).to(dtype), sent(labels, self.device), sent(keys, self.device))
 
     def settle(self, event: Event) -> None:
         """Narrow an example's bracket by an outcome."""
@@ -179,7 +188,7 @@ class _Examining:
         waiting, standing = Waiting(len(self.images), len(self.units)), Standing(self.brackets, rows)
         for row in rows:
             self._enqueue(row, waiting)
-        with self.pool.open():
+        with global_seed(self.luck.fold("attack", rows.start)), self.pool.open():
             while (stage := waiting.first()) is not None:
                 search, queue = self.units[stage].search, deque[Item]()
                 self._refill(queue, waiting, stage)
@@ -222,18 +231,26 @@ class _Examining:
         The images at which the perturbation, shortened, meets each smaller ball cost one forward pass together, and
         save whole passes of the suite at epsilons where the example is broken too.
         """
-        batch = self.fetch(torch.tensor([outcome.item.row for outcome in found]))
-        moves = torch.stack([outcome.image for outcome in found if outcome.image is not None]) - batch.images
-        best = torch.tensor([_work(outcome.item).point for outcome in found], device=self.device)
+        tried = [_work(outcome.item).point for outcome in found]
+        rungs = [(index, point) for index, at in enumerate(tried) for point in range(1, at)]
+        for at in range(0, len(rungs), self.pool.at_once):
+            some = rungs[at : at + self.pool.at_once]
+            for index, point in compress(some, self._hold(search, found, some)):
+                tried[index] = min(tried[index], point)
+        return tried
+
+    def _hold(self, search: Search, found: list[Outcome], rungs: list[tuple[int, int]]) -> list[bool]:
+        """Of which successes (by index) the perturbation, shortened to a grid point, is still adversarial."""
+        outcomes = [found[index] for index, _ in rungs]
+        batch = self.fetch(torch.tensor([outcome.item.row for outcome in outcomes]))
+        moves = torch.stack([outcome.image for outcome in outcomes if outcome.image is not None]) - batch.images
+        radius = torch.tensor([self.header.epsilons[point] for _, point in rungs], dtype=moves.dtype).to(self.device)
         size = length(moves, search.norm).clamp(min=torch.finfo(moves.dtype).tiny)
-        for point in range(int(best.max()) - 1, 0, -1):
-            radius = torch.full_like(size, self.header.epsilons[point])
-            shorter = batch.images + moves * per_example((radius * (1 - _ROUNDING) / size).clamp(max=1), moves)
-            shorter = shorter.clamp(0, 1)
-            wrong = misclassified(self.classifier(shorter), batch.labels)
-            holds = wrong & inside(shorter, batch.images, radius, search.norm) & (best > point)
-            best = torch.where(holds, point, best)
-        return [int(point) for point in best.tolist()]
+        shorter = batch.images + moves * per_example((radius * (1 - _ROUNDING) / size).clamp(max=1), moves)
+        shorter = shorter.clamp(0, 1)
+        wrong = misclassified(self.pool.logits(shorter), batch.labels)
+        holds = wrong & inside(shorter, batch.images, radius, search.norm)
+        return list(map(bool, holds.tolist()))
 
     def gathered(self, rows: range) -> Profile:
         """The profile of all examples, joined from all processes."""

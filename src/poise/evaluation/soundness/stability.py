@@ -98,7 +98,7 @@ class RandomisedOutput(ModelCheck):
     """
 
     name = "randomised-output"
-    meaning = "the same image gets other logits from call to call"
+    meaning = "the same image gets other logits from call to call; the suite autoattack-rand is made for that"
 
     def look(self, given: Subject) -> Finding:
         """See `ModelCheck.look`."""

@@ -73,7 +73,7 @@ def test_surrogates_come_after_the_whole_suite_and_repeat_its_gradient_searches(
     own = units(suite, "linf", 10, Stream.seeded(0))
     found = adaptive(own, ("robust", "standard"))
     assert found[: len(own)] == own
-    following = [unit for unit in own if unit.search.needs_gradient]
+    following = [unit for unit in own if any(unit.search.rhythm)]
     for name in ("robust", "standard"):
         through = [unit for unit in found[len(own) :] if unit.through == name]
         assert [(u.search.name, u.rank, u.restart) for u in through] == [

@@ -25,6 +25,7 @@ import pytest
 from poise.attacks.pool import Outcome
 from poise.attacks.suites import Unit
 from poise.core.misuse import Misuse
+from poise.core.streams import Stream
 from poise.core.threat import Threat
 from poise.evaluation import Examination, examine, read_profile, write_profile
 from poise.evaluation.brackets import Brackets, Work
@@ -57,7 +58,8 @@ class _Table:
     def open(self):
         return _Nothing()
 
-    def run(self, search, waiting):
+    def run(self, search, waiting, through=None):
+        assert through is None
         while waiting:
             items = [waiting.popleft() for _ in range(min(self.batch, len(waiting)))]
             yield [Outcome(item, None) for item in items]
@@ -79,7 +81,7 @@ def _examining(table: _Table, mode: str) -> _Examining:
     work.images, work.header = range(EXAMPLES), header(EPSILONS, mode=mode)
     work.clean = SimpleNamespace(rivals=np.zeros((EXAMPLES, UNITS), dtype=np.int64))
     work.brackets = Brackets(np.ones(EXAMPLES, dtype=bool), POINTS, UNITS, mode)
-    work.pool = table
+    work.pool, work.surrogates, work.luck = table, {}, Stream.seeded(0)
     work._events = lambda search, outcomes: [table.answer(o.item.row, o.item.tag) for o in outcomes]
     return work
 

@@ -160,7 +160,8 @@ def test_a_random_model_is_judged_by_its_mean_answer_and_leaves_the_global_rando
     assert (first.broken_from > 0).mean() > 0.9
     assert np.abs(first.broken_from - exact.broken_from).mean() < 1
     lucky = _examined(classifier, images, suite="fast")
-    assert lucky.broken_from.mean() < first.broken_from.mean() - 1, "one lucky pass is enough without the mean"
+    assert (lucky.broken_from < first.broken_from).any(), "one lucky pass is enough without the mean"
+    assert (lucky.broken_from <= first.broken_from).all()
 
 
 class _Killed(Exception):  # noqa: N818

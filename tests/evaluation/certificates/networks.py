@@ -71,7 +71,7 @@ class Mixed(nn.Module):
     def __init__(self, standard: Classifier, robust: Classifier, low: float, high: float, scale: float = 1.0) -> None:
         super().__init__()
         self.standard, self.robust = standard, robust
-        self.scales, self.alpha_low, self.alpha_high = (1.0, scale), low, high
+        self.scales, self.alpha_low, self.alpha_high, self.sharpened = (1.0, scale), low, high, False
 
     def robust_probabilities(self, images: Tensor) -> Tensor:
         return (self.scales[1] * self.robust(images)).softmax(1)

@@ -34,7 +34,7 @@ def test_findings_are_the_same_every_time():
 def test_a_model_without_gradient_is_not_attacked_again():
     images = digits(8)
     findings = inspect_profile(_profile(healthy(), images), Around(after=torch.detach), images)
-    assert [finding.status for finding in findings] == ["pass", "pass", *["note"] * 5]
+    assert [finding.status for finding in findings] == [*["pass"] * 4, *["note"] * 5]
     assert findings[-1].evidence.endswith("see gradient-graph")
 
 

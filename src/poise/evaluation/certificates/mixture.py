@@ -23,6 +23,7 @@ class Mixture(Protocol):
         scales: s_g and s_h.
         alpha_low: least alpha that any image can have.
         alpha_high: greatest.
+        sharpened: whether a nonlinearity comes between h and its softmax.
     """
 
     standard: Classifier
@@ -30,6 +31,7 @@ class Mixture(Protocol):
     scales: tuple[float, float]
     alpha_low: float
     alpha_high: float
+    sharpened: bool
 
     def robust_probabilities(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
         """softmax(s_h h)."""
@@ -65,11 +67,17 @@ def core_of(classifier: nn.Module) -> Core:
     """The branch to bound and its least weight.
 
     Raises:
-        Misuse: for a module that is neither a classifier nor a mixture, and for a classifier that changes images before
-            a mixture or a smoothing inside it sees them: radii of what is inside would not be radii of the whole.
+        Misuse: for a module that is neither a classifier nor a mixture, for a mixture with a nonlinearity, as bounds of
+            the robust logits say nothing of what enters it, and for a classifier that changes images before a mixture
+            or a smoothing inside it sees them: radii of what is inside would not be radii of the whole.
     """
     for module in (classifier, getattr(classifier, "network", None)):
         if isinstance(module, Mixture):
+            if module.sharpened:
+                raise Misuse(
+                    "nothing is proven of a mixture with a nonlinearity: bounds of the robust branch's logits do not "
+                    "carry over to what is mixed; certify the mixture without it"
+                )
             _check_images_untouched(classifier)
             _check_images_untouched(module.robust)
             return Core(module.robust, float(module.alpha_low), float(module.scales[1]))

@@ -36,13 +36,13 @@ def seen_by(classifier: Classifier, images: Float[Tensor, "n *shape"], layers: S
     """
     if not layers:
         return Seen(classifier(images), [])
-    if all(layer.isdigit() for layer in layers):
-        network: Any = classifier.network
+    network: Any = classifier.network
+    if all(layer.isdigit() for layer in layers) and hasattr(network, "forward_intermediates"):
         last, features = network.forward_intermediates(
             classifier.prepared(images), indices=[int(layer) for layer in layers], output_fmt="NCHW"
         )
         return Seen(network.forward_head(last), features)
-    with _listening(classifier.network, layers) as heard:
+    with _listening(network, layers) as heard:
         logits = classifier(images)
     return Seen(logits, [_as_map(heard[layer]) for layer in layers])
 

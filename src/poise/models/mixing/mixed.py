@@ -234,6 +234,11 @@ class MixedClassifier(Classifier):
         """Upper bound of alpha, by construction; the lower one where alpha is constant."""
         return self.blend.alpha_high
 
+    @property
+    def sharpened(self) -> bool:
+        """Whether a nonlinearity comes between the robust branch's logits and their softmax."""
+        return self.blend.sharpening is not None
+
     def forward(self, images: Float[Tensor, "n *shape"], *, with_gate: bool = False) -> Float[Tensor, "n columns"]:
         """Log-probabilities, one row per image; differentiable in the images, through alpha too.
 

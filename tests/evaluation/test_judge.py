@@ -16,6 +16,8 @@ from poise.evaluation.judge import _Examining
 from tests.linear import best_gain
 from tests.models_for_tests import linear_classifier, random_images, small_network
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # long searches; their parts are checked elsewhere
+
 BUDGET = {"linf": 0.05, "l2": 0.3, "l1": 1.5}
 
 

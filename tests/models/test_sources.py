@@ -44,7 +44,7 @@ def test_own_networks_centre_their_images():
     [
         ("tim:resnet18", "no model is of the kind 'tim'.*did you mean 'timm'"),
         ("resnet50", "did you mean 'resnet18'"),
-        ("zzz", "valid: python, resnet18, robustbench, run, small, timm"),
+        ("zzz", "valid: lipschitz, python, resnet18, robustbench, run, small, timm"),
         ("timm", "reads timm:NAME; got 'timm'"),
         ("run:", "reads run:FOLDER; got 'run:'"),
         ("small:big", "reads small; got 'small:big'"),

@@ -154,7 +154,7 @@ def test_ones_own_folder_and_a_timm_network_with_local_weights(tmp_path):
     assert [row["epsilon"] for row in run.history()] == pytest.approx([0, (1 / 3 - 0.25) / 0.35 * 4 / 255, 4 / 255])
     assert run.classifier().classes == ("ground", "sky")
     assert {"validation/clean", "validation/robust", "train/loss"} <= set(run.history()[0])
-    made = poise.profile(run.address)
+    made = poise.profile(run.address, suite="apgd")
     assert made.epsilons == tuple(level / 255 for level in range(5))
     assert run.profile().header.model == run.classifier().digest()
 

@@ -23,7 +23,8 @@ def check_validation(count: int, schedule: Schedule) -> None:
     """
     if count < 0:
         raise Misuse(f"validate_on must be at least 0; got {count}")
-    if not count and getattr(schedule, "hears", ()):  # what is no schedule is refused with the task
+    hears: tuple[str, ...] = getattr(schedule, "hears", ())  # what is no schedule is refused with the task
+    if not count and hears:
         name = type(schedule).__name__.lower()
         raise Misuse(f"the schedule {name} listens to validation; give it some images with --validate-on, e.g. 500")
 

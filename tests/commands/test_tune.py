@@ -136,7 +136,7 @@ def test_a_killed_trial_is_taken_up_where_it_stood(tmp_path, monkeypatch):
     while process.poll() is None and not list(out.glob("trials/00000/checkpoints/epoch-0000[2-9]*/position.json")):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     done = len(RunFolder(out / "trials" / "00000").history())
     assert 0 < done < 40
     monkeypatch.setattr(studies, "HEARTBEAT_SECONDS", 1)

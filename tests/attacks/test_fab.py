@@ -53,7 +53,7 @@ def test_untargeted_finds_nothing_below_the_exact_minimum_and_everything_above(n
 @norms
 def test_untargeted_walks_as_targeted_does_at_the_class_whose_boundary_is_nearest(norm):
     """On a linear model that class is known: the one with the least lead over the dual length of the difference."""
-    model, data = solved(6, (2, 3))
+    model, data = solved(6, (2, 3), count=64)
     weight, logits = model.weight.detach(), model(data.images).detach()
     order = {"linf": 1, "l2": 2, "l1": torch.inf}[norm]
     away = (logits.gather(1, data.labels[:, None]) - logits) / (weight[data.labels][:, None] - weight).norm(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ HEARTBEAT_SECONDS, GRACE_SECONDS = 60, 180
 _NAME = "poise"
 _RETRIES = 3
 _LOCK_SECONDS = 60
+_OPENINGS, _OPENING_SECONDS = 10, 0.3
 
 
 class Trial:
@@ -176,10 +178,9 @@ def open_study(place: str, *, identity: Any, warm_up: int, prune: bool, seed: in
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             try:
-                storage = _storage(place)
                 pruner = MedianPruner(n_startup_trials=4, n_warmup_steps=warm_up)
                 study = optuna.create_study(
-                    study_name=_NAME, storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
+                    study_name=_NAME, storage=_storage(place), direction="maximize", pruner=pruner, load_if_exists=True
                 )
             except Exception as error:  # every database raises its own kinds
                 raise Misuse(f"the study at {place} cannot be opened: {str(error).splitlines()[0]}") from error
@@ -190,19 +191,30 @@ def open_study(place: str, *, identity: Any, warm_up: int, prune: bool, seed: in
 
 
 def _storage(place: str) -> Any:
+    """The database; where another process makes its tables at the same moment, opened when they are there."""
     from optuna.storages import RDBStorage  # noqa: PLC0415
+    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
 
     if "://" not in place:
         Path(place).parent.mkdir(parents=True, exist_ok=True)
         place = f"sqlite:///{place}"
     waiting = {"connect_args": {"timeout": _LOCK_SECONDS}} if place.startswith("sqlite") else {}
-    return RDBStorage(
-        place,
-        engine_kwargs=waiting,
-        heartbeat_interval=HEARTBEAT_SECONDS,
-        grace_period=GRACE_SECONDS,
-        heartbeat_stale_trial_callback=_retry(),
-    )
+
+    def open_now() -> RDBStorage:
+        return RDBStorage(
+            place,
+            engine_kwargs=waiting,
+            heartbeat_interval=HEARTBEAT_SECONDS,
+            grace_period=GRACE_SECONDS,
+            heartbeat_stale_trial_callback=_retry(),
+        )
+
+    for _ in range(_OPENINGS):
+        try:
+            return open_now()
+        except DBAPIError:
+            time.sleep(_OPENING_SECONDS)
+    return open_now()
 
 
 def _retry() -> Any:

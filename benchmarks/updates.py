@@ -27,14 +27,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.harness import Claim, conclude, spread
+from benchmarks.harness import Claim, begun, conclude, finished, spread
 from poise.attacks import PGD
 from poise.commands.finetune import finetune
 from poise.commands.profile import profile
 from poise.commands.run import Run
 from poise.commands.trials import Trial, chosen
 from poise.commands.update import update
-from poise.core.run_folder import RunFolder
 from poise.core.threat import Epsilon, Threat
 from poise.data import Augmentation
 from poise.evaluation import Profile, Suite, accuracy_curve, read_profile
@@ -162,7 +161,7 @@ class Bench:
     def base(self, name: str, training: Training, images: int | None, seed: int) -> Run:
         """A robust network trained from scratch."""
         out = self.folder / "base" / name
-        return _finished(out) or finetune(
+        return finished(out) or finetune(
             self.scale.network,
             self.data,
             schedule=RAMP,
@@ -172,7 +171,7 @@ class Bench:
             limit=images,
             validate_on=0,
             out=out,
-            resume=_begun(out),
+            resume=begun(out),
             seed=seed,
             **self.common,
         )
@@ -212,7 +211,7 @@ class Bench:
         seed: int,
     ) -> Run:
         """One call of `poise update`."""
-        return _finished(out) or update(
+        return finished(out) or update(
             old.address,
             new.address,
             self.data,
@@ -224,7 +223,7 @@ class Bench:
             limit=self.scale.images,
             validate_on=self.scale.validate_on,
             out=out,
-            resume=_begun(out),
+            resume=begun(out),
             seed=seed,
             **self.common,
         )
@@ -281,14 +280,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int)
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
-
-
-def _begun(out: Path) -> bool:
-    return RunFolder(out).recipe.is_file()
-
-
-def _finished(out: Path) -> Run | None:
-    return Run(RunFolder(out)) if RunFolder(out).weights.is_file() else None
 
 
 def _grid(objective: Objective, points: list[tuple[float, float]] | None) -> list[tuple[float, float]]:

@@ -138,6 +138,17 @@ def test_a_run_refuses_other_class_names(run):
         open_model(run[0], classes=("cat", "fox", "owl"))
 
 
+def test_a_run_gets_a_new_head_for_as_many_other_classes_where_granted_but_never_for_its_own_in_another_order(run):
+    address, saved = run
+    opened = open_model(address, classes=("ape", "fox", "owl"), new_head=True)
+    assert opened.notes == (f"head replaced: 3 classes in {address}, 3 others here",)
+    assert opened.classes == ("ape", "fox", "owl")
+    assert not torch.equal(opened.network.head.weight, saved.network.head.weight)
+    assert torch.equal(opened.network.features[0][0].weight, saved.network.features[0][0].weight)
+    with pytest.raises(Misuse, match="knows class 0 as 'cat'; the data calls it 'dog'"):
+        open_model(address, classes=("dog", "cat", "owl"), new_head=True)
+
+
 def test_a_run_gets_a_new_head_only_where_granted(run):
     address, saved = run
     with pytest.raises(Misuse, match="has 3 classes and the data 2"):

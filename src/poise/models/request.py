@@ -25,7 +25,7 @@ class Request:
         classes: class names that are wanted, or None for those that the address itself carries.
         shape: shape of one image, or None for the one that the address itself carries.
         options: further constructor arguments of the network.
-        new_head: replace a head that has another number of classes.
+        new_head: replace a head that has other classes.
     """
 
     address: str
@@ -82,7 +82,9 @@ class Request:
         return self.classes or tuple(map(str, range(found))) or self.needed_classes()
 
 
-def with_wanted_head(network: nn.Module, found: int, request: Request, blueprint: Blueprint) -> Classifier:
+def with_wanted_head(
+    network: nn.Module, found: int, request: Request, blueprint: Blueprint, *, others: bool = False
+) -> Classifier:
     """A classifier with a logit for each class of the blueprint, its head replaced where the network has another count.
 
     Args:
@@ -90,10 +92,11 @@ def with_wanted_head(network: nn.Module, found: int, request: Request, blueprint
         found: its number of classes, 0 where it came without a head.
         request: what was asked for.
         blueprint: what the classifier becomes.
+        others: whether its classes are others than the network's, however many.
     """
     notes = request.notes
     wanted = len(blueprint.classes)
-    if found != wanted:
+    if others or found != wanted:
         replace_head(network, wanted, request.address)
-        notes += (f"head replaced: {found} classes in {request.origin}, {wanted} here",)
+        notes += (f"head replaced: {found} classes in {request.origin}, {wanted}{' others' * others} here",)
     return classifier_around(network, blueprint, notes)

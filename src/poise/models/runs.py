@@ -16,8 +16,8 @@ def open_run(request: Request) -> Classifier:
     """The classifier of a run folder, its own weights replaced where others are asked for.
 
     Raises:
-        Misuse: for what `load_model` refuses, for other classes (another count is granted with `new_head`) and for
-            another number of channels.
+        Misuse: for what `load_model` refuses, for other classes (granted with `new_head`, unless they are the same in
+            another order) and for another number of channels.
     """
     if request.options:
         raise Misuse(f"{request.address} is built as it was saved; it takes no options")
@@ -26,7 +26,8 @@ def open_run(request: Request) -> Classifier:
     _check_shape(request, blueprint.shape)
     wanted = _granted_classes(request, classifier.classes)
     blueprint = replace(blueprint.with_classes(wanted), shape=request.shape or blueprint.shape)
-    opened = with_wanted_head(classifier.network, found, request, blueprint)
+    others = found == len(wanted) and wanted != classifier.classes
+    opened = with_wanted_head(classifier.network, found, request, blueprint, others=others)
     opened.notes = classifier.notes + opened.notes
     return opened.to(classifier.mean.dtype)
 
@@ -50,7 +51,7 @@ def _granted_classes(request: Request, own: tuple[str, ...]) -> tuple[str, ...]:
     wanted = request.classes or own
     if len(wanted) == len(own):
         for index, (ours, theirs) in enumerate(zip(own, wanted, strict=True)):
-            if ours != theirs:
+            if ours != theirs and not (request.new_head and set(own) != set(wanted)):
                 raise Misuse(f"{request.address} knows class {index} as {ours!r}; the data calls it {theirs!r}")
     elif not request.new_head:
         raise Misuse(

@@ -47,7 +47,7 @@ def open_model(
         classes: names of the classes of the data, in the order of the labels; None for those of the model.
         shape: shape of one image of the data, channels first; None for that of the model.
         seed: fixes random initialisation; PyTorch's global generators are left as they were.
-        new_head: let ``run:`` replace its head where the data has another number of classes.
+        new_head: let ``run:`` replace its head where the data has other classes.
         options: further constructor arguments, for ``timm:`` and ``python:``.
 
     Returns:

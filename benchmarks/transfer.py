@@ -1,0 +1,347 @@
+"""Do schedules mend the transfer of a non-robust pretrained network? Every schedule alike, on CIFAR-10.
+
+Each contender fine-tunes the same pretrained network on a task that it does not know (see benchmarks.backbones), with
+the same images, epochs and attack. The learning rate is chosen for each contender by itself, among the same rates, on
+validation images of a seed that is not judged: by the mean of clean and robust accuracy, which is expected robustness
+by the trapezoid rule on two points. Then every seed is trained and profiled on test images. `strict` profiles a few
+images of the first seed with the whole AutoAttack, which says how far the suite of the table flatters.
+
+    python -m benchmarks.transfer --data torchvision:CIFAR10 [--scale small] [--backbones cnn] [--seeds 0 1] [--jobs 2]
+
+Everything is kept in --folder and taken up there, whatever instant it was interrupted at. `quick` (or --quick) only
+shows that all parts run. `small` takes some hours of two cores (--jobs 2), `full` is for a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.backbones import Start, Task, start
+from benchmarks.harness import Claim, begun, conclude, finished, spread
+from poise.attacks import PGD, Attack
+from poise.commands.finetune import finetune
+from poise.commands.fitting import seconds
+from poise.commands.profile import profile
+from poise.commands.run import Run
+from poise.core.files import write_text
+from poise.core.threat import Epsilon, Threat
+from poise.evaluation import Suite, accuracy_curve, expected_robustness, read_profile
+from poise.objectives import Adversarial, Standard
+from poise.schedules import Adaptive, Automatic, Fixed, Hinge, Linear, Schedule
+from poise.training import Training
+
+SCHEDULES: Mapping[str, Schedule] = {
+    "standard": Fixed(),
+    "fixed": Fixed(),
+    "hinge": Hinge(start=0.25, stop=0.75),
+    "hinge-early": Hinge(start=0.25, stop=0.6),
+    "linear": Linear(),
+    "automatic": Automatic(patience=2),
+    "adaptive": Adaptive(),
+}
+"""`standard` has an objective without attacks; the others differ in nothing but the schedule."""
+EPSILONS = ("4/255", "8/255")
+TUNED_AT, TUNING_SEED = "8/255", 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What one backbone goes through.
+
+    Args:
+        task: size of its task.
+        training: of every contender, at a learning rate of `rates`.
+        rates: learning rates to choose from.
+        contenders: names among `SCHEDULES`.
+        epsilons: target budgets.
+        strict: test images for the whole AutoAttack.
+    """
+
+    task: Task
+    training: Training
+    rates: tuple[float, ...]
+    contenders: tuple[str, ...] = tuple(SCHEDULES)
+    epsilons: tuple[str, ...] = EPSILONS
+    strict: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much is done.
+
+    Args:
+        plans: by backbone.
+        pretraining: of the backbones that poise trains itself.
+        attack: training attack of all.
+        suite: attacks of the profiles; fast is what the paper reports.
+        validate_on: validation images after every epoch.
+        seeds: how many.
+    """
+
+    plans: Mapping[str, Plan]
+    pretraining: Training
+    attack: Attack
+    suite: Suite = "fast"
+    validate_on: int = 250
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+_FEW = Task(train=40, validation=20, test=20)
+_SOME = ("standard", "fixed", "hinge")
+SCALES = {
+    "quick": Scale(
+        plans={
+            name: Plan(task=_FEW, training=Training(epochs=2, batch_size=20), rates=(1e-3,), contenders=_SOME, strict=4)
+            for name in ("cnn", "vit", "lite0")
+        },
+        pretraining=Training(epochs=1, batch_size=500),
+        attack=PGD(steps=1, step_size=1.25),
+        validate_on=20,
+        seeds=(0,),
+    ),
+    "small": Scale(
+        plans={
+            "cnn": Plan(
+                task=Task(train=1000, validation=500, test=500),
+                training=Training(epochs=12, batch_size=50),
+                rates=(3e-4, 1e-3, 3e-3),
+                strict=100,
+            ),
+            "vit": Plan(
+                task=Task(train=1000, validation=500, test=500),
+                training=Training(epochs=12, batch_size=50),
+                rates=(3e-4, 1e-3, 3e-3),
+                contenders=(*_SOME, "adaptive"),
+                epsilons=("8/255",),
+                strict=100,
+            ),
+            "lite0": Plan(
+                task=Task(train=500, validation=500, test=500),
+                training=Training(epochs=12, batch_size=50),
+                rates=(3e-4, 1e-3, 3e-3),
+                contenders=_SOME,
+                epsilons=("8/255",),
+            ),
+        },
+        pretraining=Training(epochs=8, batch_size=128, learning_rate=2e-3),
+        attack=PGD(steps=2, step_size=0.75),
+    ),
+    "full": Scale(
+        plans={
+            name: Plan(
+                task=Task(train=train, validation=2000, test=5000),
+                training=Training(epochs=50, batch_size=128, precision="bf16", channels_last=name != "vit"),
+                rates=(1e-4, 3e-4, 1e-3, 3e-3),
+                strict=1000,
+            )
+            for name, train in (("cnn", 5000), ("vit", 5000), ("lite0", 10_000))
+        },
+        pretraining=Training(epochs=60, batch_size=256, learning_rate=2e-3, precision="bf16"),
+        attack=PGD(steps=7, step_size=0.25),
+        suite="autoattack",
+        validate_on=1000,
+        seeds=(0, 1, 2, 3, 4),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One fine-tuning.
+
+    Args:
+        scale: name among `SCALES`.
+        backbone: name of the pretrained network.
+        contender: name among `SCHEDULES`.
+        epsilon: target budget.
+        seed: decides everything random.
+        rate: learning rate.
+    """
+
+    scale: str
+    backbone: str
+    contender: str
+    epsilon: str
+    seed: int
+    rate: float
+
+    def place(self, folder: Path) -> Path:
+        """Where it is kept."""
+        attacked = self.contender if self.contender == "standard" else f"{self.contender}-{self.epsilon[0]}"
+        return folder / self.backbone / f"{attacked}-{self.rate:g}-{self.seed}"
+
+    def run(self, folder: Path, data: str) -> Run:
+        """Train what is not trained."""
+        scale = SCALES[self.scale]
+        plan, out, begin = scale.plans[self.backbone], self.place(folder), start_of(self, folder, data)
+        standard = self.contender == "standard"
+        return finished(out) or finetune(
+            begin.model,
+            begin.data,
+            weights=begin.weights,
+            image_size=begin.image_size,
+            threat=Threat(epsilon=TUNED_AT if standard else self.epsilon),
+            schedule=SCHEDULES[self.contender],
+            objective=Standard() if standard else Adversarial(attack=scale.attack),
+            training=replace(plan.training, learning_rate=self.rate),
+            augmentation="crop",
+            validate_on=scale.validate_on,
+            trackers=(),
+            out=out,
+            resume=begun(out),
+            seed=self.seed,
+        )
+
+
+def start_of(cell: Cell, folder: Path, data: str) -> Start:
+    """What a cell starts from."""
+    scale = SCALES[cell.scale]
+    return start(cell.backbone, data, folder, scale.plans[cell.backbone].task, scale.pretraining)
+
+
+def validated(cell: Cell, folder: Path, data: str) -> float:
+    """Mean of a fine-tuning's final clean and robust validation accuracy."""
+    last = cell.run(folder, data).history()[-1]
+    return (float(last["validation/clean"]) + float(last["validation/robust"])) / 2
+
+
+def judged(cell: Cell, folder: Path, data: str) -> dict[str, Any]:
+    """The figures of a fine-tuning on test images."""
+    run, scale = cell.run(folder, data), SCALES[cell.scale]
+    path = run.path / f"profile-{cell.epsilon[0]}.parquet"
+    if not path.is_file():
+        profile(run.address, threat=Threat(epsilon=cell.epsilon), suite=scale.suite, soundness=False, out=path)
+    found = read_profile(path)
+    curve, history = accuracy_curve(found), run.history()
+    attacked = sum(float(row["epsilon"]) > 0 for row in history)
+    steps = scale.attack.steps if isinstance(scale.attack, PGD) else 0
+    return {
+        **asdict(cell),
+        "clean": curve.clean,
+        "robust": curve.robust,
+        "expected": expected_robustness(found),
+        "accuracy": [each.value for each in curve.accuracy],
+        "delay": json.loads((run.path / "adaptation.json").read_text())["delay"],
+        "reached": max(float(row["epsilon"]) for row in history),
+        "passes an image": len(history) + attacked * steps * (cell.contender != "standard"),
+        "seconds": seconds(run.folder),
+    }
+
+
+def strictly(cell: Cell, folder: Path, data: str) -> dict[str, Any]:
+    """What the whole AutoAttack leaves of a fine-tuning at its epsilon, beside the table's suite on the same images."""
+    run, scale = cell.run(folder, data), SCALES[cell.scale]
+    count, threat = scale.plans[cell.backbone].strict, Threat(epsilon=cell.epsilon)
+    shares: dict[str, Any] = {}
+    for suite in dict.fromkeys(("autoattack", scale.suite)):
+        path = run.path / f"strict-{suite}-{cell.epsilon[0]}.parquet"
+        if not path.is_file():
+            profile(run.address, threat=threat, points=[], suite=suite, limit=count, soundness=False, out=path)
+        shares[suite] = accuracy_curve(read_profile(path)).robust
+    return {**asdict(cell), "images": count, **shares}
+
+
+def main() -> int:
+    """Choose the rates, train and judge every seed, and say what came out."""
+    options = _options()
+    name = "quick" if options.quick else options.scale
+    scale, folder = SCALES[name], options.folder
+    backbones = options.backbones or list(scale.plans)
+    spawning = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        options.jobs, mp_context=spawning, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+
+        def each(work: Callable[[Cell, Path, str], Any], cells: Iterable[Cell]) -> list[Any]:
+            return list(pool.map(partial(work, folder=folder, data=options.data), cells))
+
+        firsts = [_cells(name, backbone, (TUNING_SEED,), {})[0] for backbone in backbones]
+        each(start_of, firsts)  # before others want the same
+        rows, strict, rates = [], [], {}
+        for backbone in backbones:
+            rates[backbone] = _tuned(name, backbone, each)
+        for seed in scale.seeds if options.seeds is None else options.seeds:
+            for backbone in backbones:
+                rows += each(judged, _cells(name, backbone, (seed,), rates[backbone]))
+                print(f"seed {seed}, {backbone}")
+                _tell([row for row in rows if row["backbone"] == backbone])
+        for backbone in backbones:
+            if scale.plans[backbone].strict:
+                strict += each(strictly, _cells(name, backbone, scale.seeds[:1], rates[backbone]))
+    write_text(folder / "rows.json", json.dumps({"rows": rows, "strict": strict}, indent=1) + "\n")
+    figures = {"scale": asdict(scale), "data": options.data, "rates": rates, "strict": strict, "rows": rows}
+    return conclude("transfer", _claims(rows), figures)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--scale", choices=SCALES, default="small")
+    parser.add_argument("--quick", action="store_true", help="the same as --scale quick")
+    parser.add_argument("--data", default="torchvision:CIFAR10", help="address of CIFAR-10")
+    parser.add_argument("--folder", type=Path, default=Path("runs/transfer"))
+    parser.add_argument("--backbones", nargs="+", choices=("cnn", "vit", "lite0"))
+    parser.add_argument("--seeds", nargs="+", type=int)
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the work, one thread each")
+    return parser.parse_args()
+
+
+def _cells(scale: str, backbone: str, seeds: Sequence[int], rates: Mapping[str, float]) -> list[Cell]:
+    """All fine-tunings of a backbone; the standard one is trained once and judged at every epsilon."""
+    plan = SCALES[scale].plans[backbone]
+    return [
+        Cell(scale=scale, backbone=backbone, contender=contender, epsilon=epsilon, seed=seed, rate=rate)
+        for seed in seeds
+        for contender in plan.contenders
+        for epsilon in plan.epsilons
+        for rate in ([rates[contender]] if rates else plan.rates)
+    ]
+
+
+def _tuned(scale: str, backbone: str, each: Callable[..., list[Any]]) -> dict[str, float]:
+    """Each contender's best learning rate; a tie goes to the lower one."""
+    cells = [cell for cell in _cells(scale, backbone, (TUNING_SEED,), {}) if cell.epsilon == TUNED_AT]
+    best: dict[str, tuple[float, float]] = {}
+    for cell, value in zip(cells, each(validated, cells), strict=True):
+        if cell.contender not in best or value > best[cell.contender][0]:
+            best[cell.contender] = (value, cell.rate)
+    return {contender: rate for contender, (_, rate) in best.items()}
+
+
+def _tell(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Means over the seeds so far, in %."""
+    for epsilon in dict.fromkeys(row["epsilon"] for row in rows):
+        print(f"{epsilon:<12} {'clean':>7} {'robust':>7} {'expected':>9}")
+        for contender in dict.fromkeys(row["contender"] for row in rows):
+            mine = [row for row in rows if (row["contender"], row["epsilon"]) == (contender, epsilon)]
+            means = [100 * float(np.mean([row[key][0] for row in mine])) for key in ("clean", "robust", "expected")]
+            print(f"{contender:<12} {means[0]:7.1f} {means[1]:7.1f} {means[2]:9.1f}", flush=True)
+
+
+def _claims(rows: Sequence[Mapping[str, Any]]) -> list[Claim]:
+    """The paper's: the hinge beats the fixed epsilon in clean accuracy and in expected robustness, everywhere."""
+    claims = []
+    for backbone, epsilon in dict.fromkeys((row["backbone"], row["epsilon"]) for row in rows):
+        mine = [row for row in rows if (row["backbone"], row["epsilon"]) == (backbone, epsilon)]
+        for figure in ("clean", "expected"):
+            values = {name: [row[figure][0] for row in mine if row["contender"] == name] for name in ("hinge", "fixed")}
+            gains = [100 * (hinge - fixed) for hinge, fixed in zip(values["hinge"], values["fixed"], strict=True)]
+            told = ", ".join(f"{what} {gain:+.1f}" for what, gain in spread(gains).items())
+            name = f"{backbone}, linf {Epsilon(epsilon)}: {figure} of hinge over fixed, points ({told})"
+            claims.append(Claim(name, float(np.mean(gains)), 0.0))
+    return claims
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,11 +1,13 @@
 """How much clean accuracy mixing wins back, and what robustness it costs: CIFAR-10, three kinds of mixture.
 
-An accurate and a robust ResNet-18 are trained by poise, unless runs are given, and mixed with a constant alpha, with a
+An accurate and a robust network are trained by poise, unless runs are given, and mixed with a constant alpha, with a
 trained gate (three seeds) and nonlinearly. Every mixture is chosen on validation images and judged on test images that
 nothing was chosen on, by an adaptive AutoAttack through all its outputs. Whatever is finished is kept in --out, and the
 same command goes on from there.
 
-    python -m benchmarks.frontier --data parquet:FOLDER [--quick] [--standard run:A --robust run:B] [--out FOLDER]
+    python -m benchmarks.frontier --data torchvision:CIFAR10 [--scale small] [--standard run:A --robust run:B]
+
+`quick` (or --quick) only shows that all parts run; `small` takes about an hour on a CPU; `full` is for a GPU.
 
 Target: two thirds of the clean gap between the robust and the standard network, for a tenth of the robust accuracy.
 """
@@ -53,31 +55,49 @@ class Scale:
         epochs: of each branch.
         gate_epochs: of each gate.
         limit: images of each split; None for all.
+        image_size: to which images are resized; None for their own.
         validate_on: validation images on which mixtures are chosen.
         judged: test images.
         suite: the attacks on them.
+        attack: training attack of the robust branch.
     """
 
     network: str = "resnet18"
     epochs: int = 30
     gate_epochs: int = 5
     limit: int | None = None
+    image_size: int | None = None
     validate_on: int = 1000
     judged: int = 1000
     suite: Suite = "autoattack"
+    attack: PGD = PGD(steps=7)
 
 
-QUICK = Scale(network="small", epochs=2, gate_epochs=1, limit=300, validate_on=40, judged=20, suite="fast")
+SCALES = {
+    "quick": Scale(network="small", epochs=2, gate_epochs=1, limit=300, validate_on=40, judged=20, suite="fast"),
+    "small": Scale(
+        network="small",
+        epochs=20,
+        gate_epochs=3,
+        limit=10_000,
+        image_size=16,
+        validate_on=500,
+        judged=500,
+        suite="apgd",
+        attack=PGD(steps=3, step_size=0.5),
+    ),
+    "full": Scale(),
+}
 
 
 def main() -> int:
     """Train what is missing, mix, judge, compare."""
     options = _options()
-    scale = QUICK if options.quick else Scale()
+    scale = SCALES["quick" if options.quick else options.scale]
     threat = Threat(epsilon="8/255")
     out: Path = options.out
     standard = options.standard or _trained(out / "standard", Standard(), options.data, threat, scale)
-    objective = Adversarial(attack=PGD(steps=7))
+    objective = Adversarial(attack=scale.attack)
     robust = options.robust or _trained(out / "robust", objective, options.data, threat, scale)
     found = {
         name: _judged(address, out / f"{name}.parquet", options.data, threat, scale)
@@ -101,6 +121,7 @@ def _trained(path: Path, objective: Objective, data: str, threat: Threat, scale:
             schedule=Fixed(),
             augmentation="crop",
             training=Training(epochs=scale.epochs, batch_size=128, learning_rate=2e-3),
+            image_size=scale.image_size,
             limit=scale.limit,
             validate_on=0,
             trackers=(),
@@ -203,9 +224,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--standard", help="address of a standard network, instead of training one")
     parser.add_argument("--robust", help="address of a robust network, instead of training one")
     parser.add_argument("--out", type=Path, default=Path("runs/frontier"), help="where runs and profiles are kept")
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny networks and few images: shows that it works, no more"
-    )
+    parser.add_argument("--scale", choices=SCALES, default="small")
+    parser.add_argument("--quick", action="store_true", help="the same as --scale quick")
     return parser.parse_args()
 
 

@@ -53,6 +53,8 @@ class Scale:
 
     Args:
         network: address of the networks, untrained.
+        other: address of another architecture, for the old network of the pair "network".
+        image_size: to which images are resized; None for their own.
         images: the most images of a split; None for all.
         judged: test images that are profiled.
         suite: attacks of the profiles.
@@ -65,6 +67,7 @@ class Scale:
     """
 
     network: str
+    other: str
     images: int | None
     judged: int
     suite: Suite
@@ -76,12 +79,14 @@ class Scale:
     seeds: tuple[int, ...] = (0, 1, 2)
     validate_on: int = 1000
     augmentation: Augmentation = "crop"
+    image_size: int | None = None
     contenders: tuple[str, ...] = ("continued", "pct", "pcat", "rcat", "constrained")
 
 
 SCALES = {
     "quick": Scale(
         network="small",
+        other="timm:test_resnet",
         images=256,
         judged=64,
         suite="fast",
@@ -95,17 +100,20 @@ SCALES = {
     ),
     "small": Scale(
         network="small",
-        images=10_000,
-        judged=1000,
-        suite="autoattack",
+        other="timm:resnet10t",
+        images=5000,
+        judged=500,
+        suite="apgd",
         base=Training(epochs=15, batch_size=128, learning_rate=5e-3),
         update=Training(epochs=5, batch_size=128, optimizer="sgd", weight_decay=0.0),
         rates=(1e-3, 1e-2),
-        attack=PGD(steps=2, step_size=0.625),
+        attack=PGD(steps=2, step_size=0.75),
         grid=[(0.75, 0.2), (0.3, 0.6)],
+        image_size=16,
     ),
     "full": Scale(
         network="resnet18",
+        other="timm:resnet10t",
         images=None,
         judged=10_000,
         suite="autoattack",
@@ -147,7 +155,8 @@ class Bench:
     def pairs(self, seed: int) -> dict[str, tuple[Callable[[], Run], Callable[[], Run]]]:
         """Old and new network of every pair, trained when first asked for.
 
-        "epochs": the old one had a third of them. "images": it had a third of the images. Seeds differ throughout.
+        "epochs": the old one had a third of them. "images": it had a third of the images. "network": it was of another
+        architecture. Seeds differ throughout.
         """
         epochs, images = self.scale.base.epochs, self.scale.images
         third = replace(self.scale.base, epochs=max(1, epochs // 3))
@@ -156,14 +165,20 @@ class Bench:
         return {
             "epochs": (lambda: self.base(f"old-epochs-{seed}", third, images, 200 + seed), new),
             "images": (lambda: self.base(f"old-images-{seed}", self.scale.base, fewer or 15_000, 300 + seed), new),
+            "network": (
+                lambda: self.base(f"old-network-{seed}", self.scale.base, images, 400 + seed, self.scale.other),
+                new,
+            ),
         }
 
-    def base(self, name: str, training: Training, images: int | None, seed: int) -> Run:
+    def base(self, name: str, training: Training, images: int | None, seed: int, network: str | None = None) -> Run:
         """A robust network trained from scratch."""
-        out = self.folder / "base" / name
+        out, address = self.folder / "base" / name, network or self.scale.network
         return finished(out) or finetune(
-            self.scale.network,
+            address,
             self.data,
+            weights="random" if address.startswith("timm:") else None,
+            image_size=self.scale.image_size,
             schedule=RAMP,
             objective=Adversarial(attack=self.scale.attack),
             training=training,
@@ -220,6 +235,7 @@ class Bench:
             tolerance=TOLERANCE,
             training=replace(self.scale.update, learning_rate=rate),
             augmentation=self.scale.augmentation,
+            image_size=self.scale.image_size,
             limit=self.scale.images,
             validate_on=self.scale.validate_on,
             out=out,
@@ -244,10 +260,10 @@ class Bench:
         return {
             "pair": pair,
             "seed": seed,
-            "old": _accuracies(before),
-            "noise floor": _flips(before, again),
+            "old": accuracies(before),
+            "noise floor": flipped(before, again),
             "models": {
-                name: _accuracies(found) | _flips(before, found) | {"run": models[name].path.name}
+                name: accuracies(found) | flipped(before, found) | {"run": models[name].path.name}
                 for name, found in after.items()
             },
         }
@@ -255,7 +271,7 @@ class Bench:
 
 def main() -> int:
     """Train what is not trained, judge what is not judged, and say what came out."""
-    options = _options()
+    options = options_of(__doc__)
     torch.set_num_threads(options.threads)
     scale = SCALES["quick" if options.quick else options.scale]
     bench = Bench(scale, options.data, options.folder)
@@ -270,13 +286,14 @@ def main() -> int:
     )
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+def options_of(document: str | None) -> argparse.Namespace:
+    """The command line of a benchmark that works in the folder of updates."""
+    parser = argparse.ArgumentParser(description=(document or "").splitlines()[0])
     parser.add_argument("--scale", choices=SCALES, default="small")
     parser.add_argument("--quick", action="store_true", help="the same as --scale quick")
     parser.add_argument("--data", default="torchvision:CIFAR10", help="address of CIFAR-10")
     parser.add_argument("--folder", type=Path, default=Path("runs/updates"))
-    parser.add_argument("--pairs", nargs="+", choices=("epochs", "images"))
+    parser.add_argument("--pairs", nargs="+", choices=("epochs", "images", "network"), help="of networks to update")
     parser.add_argument("--seeds", nargs="+", type=int)
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
@@ -299,12 +316,13 @@ def _taken(run: Run) -> dict[str, Any]:
     return next(row for row in _figures(run) if row["chosen"])
 
 
-def _accuracies(found: Profile) -> dict[str, Any]:
+def accuracies(found: Profile) -> dict[str, Any]:
+    """Clean and robust accuracy with their intervals, and the whole curve."""
     curve = accuracy_curve(found)
     return {"clean": curve.clean, "robust": curve.robust, "accuracy": [each.value for each in curve.accuracy]}
 
 
-def _flips(old: Profile, new: Profile) -> dict[str, Any]:
+def flipped(old: Profile, new: Profile) -> dict[str, Any]:
     """Negative flips with exact intervals: clean, at every epsilon, and at the largest in union with clean."""
     found = flips(join(old, new))
     return {
@@ -317,14 +335,15 @@ def _flips(old: Profile, new: Profile) -> dict[str, Any]:
 
 def _tell(row: Mapping[str, Any]) -> None:
     """The table of a pair and seed, in %."""
-    print(f"{row['pair']}, seed {row['seed']}; in %, noise floor {_shown(row['noise floor']['robust flips'])}")
+    print(f"{row['pair']}, seed {row['seed']}; in %, noise floor {shown(row['noise floor']['robust flips'])}")
     print(f"{'':<12} {'clean':>18} {'robust':>18} {'clean flips':>18} {'robust flips':>18} {'union flips':>18}")
     for name, model in {"old": row["old"], **row["models"]}.items():
         figures = [model.get(key) for key in ("clean", "robust", "clean flips", "robust flips", "union flips")]
-        print(f"{name:<12} " + " ".join(f"{_shown(figure) if figure else '':>18}" for figure in figures))
+        print(f"{name:<12} " + " ".join(f"{shown(figure) if figure else '':>18}" for figure in figures))
 
 
-def _shown(estimate: Sequence[float]) -> str:
+def shown(estimate: Sequence[float]) -> str:
+    """An estimate with its interval, in %."""
     value, low, high = (100 * each for each in estimate)
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 

@@ -1,0 +1,154 @@
+"""Do the three methods compose? A mixed product whose robust branch is replaced, with and without a congruent update.
+
+The robust branches are those of benchmarks.updates (fine-tuned under a ramp of epsilon): yesterday's, today's better
+one, and today's after an RCAT update. Each is mixed with the same standard network by the same rule, a constant alpha
+chosen on validation images, and the three products are profiled through all their outputs. Then today's products stand
+for yesterday's before the gate of recipes/release-gate.
+
+    python -m benchmarks.composed --data torchvision:CIFAR10 [--scale quick|small|full] [--seeds 0 1 2]
+
+It shares its folder with benchmarks.updates and takes up what either has finished.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.harness import Claim, begun, conclude, finished
+from benchmarks.updates import SCALES, TARGET, THREAT, Bench, accuracies, flipped, options_of, shown
+from poise.commands.compare import compare
+from poise.commands.finetune import finetune
+from poise.commands.mix import mix
+from poise.commands.run import Run
+from poise.objectives import Standard
+from poise.schedules import Fixed
+
+GATE = Path(__file__).parents[1] / "recipes" / "release-gate" / "gate.yaml"
+ALPHAS, LOSE = [0.6, 0.7, 0.8, 0.9, 0.95, 1.0], 2.0
+PAIR = "epochs"
+PRODUCTS = ("yesterday", "naive", "congruent")
+
+
+@dataclass(frozen=True)
+class Composed:
+    """The products of one seed.
+
+    Args:
+        bench: trains, updates and profiles.
+        seed: of the pair.
+        place: where the products are kept.
+    """
+
+    bench: Bench
+    seed: int
+    place: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "place", self.bench.folder / f"composed-{self.seed}")
+
+    def standard(self) -> Run:
+        """The accurate branch of all products."""
+        scale, out = self.bench.scale, self.bench.folder / "base" / f"standard-{self.seed}"
+        return finished(out) or finetune(
+            scale.network,
+            self.bench.data,
+            threat=THREAT,
+            objective=Standard(),
+            schedule=Fixed(),
+            training=scale.base,
+            augmentation=scale.augmentation,
+            image_size=scale.image_size,
+            limit=scale.images,
+            validate_on=0,
+            trackers=(),
+            out=out,
+            resume=begun(out),
+            seed=500 + self.seed,
+        )
+
+    def product(self, name: str, robust: Run) -> Run:
+        """The standard network mixed with a robust branch."""
+        out = self.place / name
+        return finished(out) or mix(
+            self.standard().address,
+            robust.address,
+            alphas=ALPHAS,
+            lose=LOSE,
+            calibrate=True,
+            validate_on=self.bench.scale.validate_on,
+            out=out,
+            resume=begun(out),
+            seed=self.seed,
+        )
+
+    def row(self) -> dict[str, Any]:
+        """All products, what each loses in yesterday's place, and what the gate says to that."""
+        old, new = (make() for make in self.bench.pairs(self.seed)[PAIR])
+        updated = self.bench.contender("rcat", self.bench.folder / f"{PAIR}-{self.seed}", old, new, self.seed)
+        runs = {name: self.product(name, robust) for name, robust in zip(PRODUCTS, (old, new, updated), strict=True)}
+        found = {name: self.bench.profile(run, run.path / "profile.parquet") for name, run in runs.items()}
+        products: dict[str, Any] = {}
+        for name, profile in found.items():
+            products[name] = accuracies(profile) | {"alpha": _alpha(runs[name])}
+            if name != PRODUCTS[0]:
+                products[name] |= flipped(found[PRODUCTS[0]], profile) | {"gate": self._gate(runs[name])}
+        return {"seed": self.seed, "products": products}
+
+    def _gate(self, new: Run) -> dict[str, Any]:
+        """What the gate says of each limit, and of all."""
+        old = self.place / PRODUCTS[0]
+        out = self.place / f"{new.path.name}-for-{PRODUCTS[0]}"
+        judgement = compare(str(old), str(new.path), gate=GATE, out=out, gallery=0).judgement
+        if judgement is None:
+            raise RuntimeError("a comparison with a gate came without a judgement")
+        return {
+            "outcome": judgement.outcome,
+            "limits": [[str(verdict.limit), verdict.outcome] for verdict in judgement.verdicts],
+        }
+
+
+def main() -> int:
+    """Mix, judge and compare what is not there yet, and say what came out."""
+    options = options_of(__doc__)
+    torch.set_num_threads(options.threads)
+    scale = SCALES["quick" if options.quick else options.scale]
+    bench = Bench(scale, options.data, options.folder)
+    rows = []
+    for seed in scale.seeds if options.seeds is None else options.seeds:
+        rows.append(Composed(bench, seed).row())
+        _tell(rows[-1])
+    cuts = [_cut(row["products"]) for row in rows]
+    cut = sum(cuts) / len(cuts)
+    claims = [Claim("share of the product's robustness negative flips that is cut", cut, TARGET)]
+    return conclude("composed", claims, {"scale": asdict(scale), "data": options.data, "rows": rows})
+
+
+def _alpha(run: Run) -> float:
+    blend = json.loads((run.path / "model.json").read_text())
+    return float(blend["blueprint"]["options"]["alpha_low"])
+
+
+def _cut(products: Mapping[str, Any]) -> float:
+    naive, congruent = (products[name]["robust flips"][0] for name in PRODUCTS[1:])
+    return 1 - congruent / naive if naive else float(congruent == 0)
+
+
+def _tell(row: Mapping[str, Any]) -> None:
+    """The products of a seed, in %."""
+    print(f"products, seed {row['seed']}; in %")
+    print(f"{'':<10} {'alpha':>6} {'clean':>18} {'robust':>18} {'clean flips':>18} {'robust flips':>18}  gate")
+    for name, one in row["products"].items():
+        figures = [one.get(key) for key in ("clean", "robust", "clean flips", "robust flips")]
+        told = " ".join(f"{shown(figure) if figure else '':>18}" for figure in figures)
+        print(f"{name:<10} {one['alpha']:6.3f} {told}  {one['gate']['outcome'] if 'gate' in one else ''}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

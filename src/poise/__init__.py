@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from poise.commands.update import update
     from poise.core.misuse import Misuse
     from poise.core.threat import Threat
-    from poise.evaluation import read_adversarials
+    from poise.data import open_data
+    from poise.evaluation import accuracy_curve, expected_robustness, read_adversarials, read_profile
+    from poise.models import open_model
     from poise.objectives import (
         AWP,
         KL,
@@ -82,16 +84,21 @@ __all__ = [
     "Threat",
     "Training",
     "Whole",
+    "accuracy_curve",
     "certify",
     "compare",
     "doctor",
+    "expected_robustness",
     "export",
     "finetune",
     "merge",
     "mix",
+    "open_data",
+    "open_model",
     "profile",
     "quickstart",
     "read_adversarials",
+    "read_profile",
     "report",
     "tune",
     "update",
@@ -134,16 +141,21 @@ _HOMES = {
     "Probe": "poise.training",
     "Training": "poise.training",
     "Whole": "poise.training",
+    "accuracy_curve": "poise.evaluation",
     "certify": "poise.commands.certify",
     "compare": "poise.commands.compare",
     "doctor": "poise.commands.doctor",
+    "expected_robustness": "poise.evaluation",
     "export": "poise.commands.export",
     "finetune": "poise.commands.finetune",
     "merge": "poise.commands.merge",
     "mix": "poise.commands.mix",
+    "open_data": "poise.data",
+    "open_model": "poise.models",
     "profile": "poise.commands.profile",
     "quickstart": "poise.commands.quickstart",
     "read_adversarials": "poise.evaluation",
+    "read_profile": "poise.evaluation",
     "report": "poise.commands.report",
     "tune": "poise.commands.tune",
     "update": "poise.commands.update",

@@ -196,7 +196,7 @@ def test_test_images_play_no_part(pair, tmp_path, monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(splits.test, "pixels", forbidden)
-    monkeypatch.setattr("poise.commands.update.open_data", lambda *_args, **_options: splits)
+    monkeypatch.setattr("poise.commands.opening.open_data", lambda *_args, **_options: splits)
     run = _update(pair, tmp_path / "run", grid=[], training=poise.Training(epochs=1, batch_size=64))
     assert len(_table(run)) == 2
     with pytest.raises(AssertionError):

@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
-from accelerate import PartialState
-
-from poise.commands.profile import Split, profile_path
+from poise.commands.opening import Source, Split, check_split, open_whole, placed
+from poise.commands.profile import profile_path
 from poise.commands.recipe import refuse_changes, write_recipe
 from poise.commands.run import fresh_path, recipe_of
 from poise.commands.terminal import say, watching
 from poise.core.misuse import Misuse, suggestion
 from poise.core.run_folder import RunFolder
 from poise.core.threat import NORMS, Epsilon, Norm, Threat
-from poise.data import ImageSet, decoded, open_data
+from poise.data import ImageSet, decoded
 from poise.evaluation import Examination, Method, Profile, certified_curve, examine, read_profile, write_profile
 from poise.evaluation.certificates.certification import Certification, default_method
 from poise.evaluation.certificates.certification import certify as proven
 from poise.evaluation.certificates.sampling import Sampling
 from poise.evaluation.soundness.certified import CertifiedBroken
-from poise.models import Classifier, Vote, open_model, save_model, smooth
+from poise.models import Classifier, Vote, save_model, smooth
+from poise.training import process_state
 
 
 def certify(
@@ -90,21 +89,15 @@ def certify(
         samples=samples, selection=selection, confidence=confidence, enough=enough, batch_size=batch_size, seed=seed
     )
     Certification(method=method or "local", largest=largest, sampling=sampling)
-    splits = open_data(
-        data or recipe.get("data", "digits"),
-        image_size=recipe.get("image_size") if image_size is None else image_size,
-        limit=recipe.get("limit") if limit is None else limit,
-        skip_unreadable=skip_unreadable or bool(recipe.get("skip_unreadable")),
-    )
-    images = decoded(getattr(splits, split))
-    classifier = open_model(model, weights=weights, classes=images.classes, shape=images.shape, seed=seed)
+    source = Source.of(recipe, data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
+    images = decoded(getattr(source.open(), split))
+    classifier = open_whole(model, images, weights=weights, seed=seed)
     target = out or profile_path(model)
     if sigma is not None:
         classifier = smooth(classifier, sigma=sigma, vote=vote, seed=seed)
-        folder = _smoothed_folder(options | {"data": data or recipe.get("data", "digits")}, classifier, out)
+        folder = _smoothed_folder(options | {"data": source.data}, classifier, out)
         model, target = f"run:{folder.path.as_posix()}", folder.profile
-    process = PartialState()
-    classifier.eval().to(process.device if process.device.type == "cuda" else "cpu")
+    placed(classifier).eval()
     certification = Certification(
         method=method or default_method(classifier), norm=norm or "l2", largest=largest, sampling=sampling
     )
@@ -123,13 +116,12 @@ def certify(
 
 
 def _check(split: str, norm: str | None, sigma: float | None, method: str | None) -> None:
-    if split not in get_args(Split):
-        raise Misuse(f"unknown split {split!r}; {suggestion(str(split), get_args(Split))}")
+    check_split(split)
     if norm is not None and norm not in NORMS:
         raise Misuse(f"unknown norm {norm!r}; {suggestion(str(norm), NORMS)}")
     if sigma is not None and method not in {None, "smoothing"}:
         raise Misuse(f"--sigma smooths the classifier, which --method {method} does not certify; leave one of them out")
-    if PartialState().num_processes > 1:
+    if process_state().num_processes > 1:
         raise Misuse("certify works in one process; start it without accelerate launch")
 
 

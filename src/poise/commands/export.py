@@ -7,13 +7,12 @@ from typing import get_args
 
 import torch
 
-from poise.commands.opening import open_whole
+from poise.commands.opening import Source, open_whole
 from poise.commands.run import file_name, fresh_path, recipe_of
 from poise.commands.terminal import say
 from poise.core.files import write_text
 from poise.core.misuse import Misuse, suggestion
 from poise.core.run_folder import RunFolder
-from poise.data import open_data
 from poise.models.exporting import ENDINGS, Format, export_model
 from poise.reporting import Subject, model_card, read_subject
 
@@ -64,17 +63,10 @@ def export(
         raise Misuse(f"unknown format {format!r}; {suggestion(str(format), get_args(Format))}")
     if images < 2:
         raise Misuse(f"an export is compared on at least 2 images; got {images}")
-    recipe = recipe_of(model)
     target = Path(out) if out else _default_path(model, format)
     if target.exists() and not overwrite:
         raise Misuse(f"{target} exists already; replace it with --overwrite, or write elsewhere with --out")
-    splits = open_data(
-        data or recipe.get("data", "digits"),
-        image_size=recipe.get("image_size") if image_size is None else image_size,
-        limit=recipe.get("limit") if limit is None else limit,
-        skip_unreadable=bool(recipe.get("skip_unreadable")),
-    )
-    found = splits.validation
+    found = Source.of(recipe_of(model), data, image_size=image_size, limit=limit).open().validation
     compared = found.images(torch.arange(min(images, len(found))))
     classifier = open_whole(model, found, weights=weights)
     agreement = export_model(classifier, target, compared.to(classifier.dtype), kind=format, opset=opset)

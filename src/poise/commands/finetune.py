@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from poise.commands.diagnosis import attending, conclusion, plan_of, setting_of, standard_accuracy
 from poise.commands.fitting import begun, fit, seconds
+from poise.commands.opening import Source
 from poise.commands.run import Run
 from poise.commands.terminal import say
 from poise.commands.validation import check_validation, validation
 from poise.core.threat import Threat
-from poise.data import Augmentation, ImageSet, open_data
+from poise.data import Augmentation, ImageSet
 from poise.models import open_model
 from poise.objectives import Adversarial, Objective
 from poise.schedules import Hinge, Schedule
@@ -101,11 +103,7 @@ def fine_tuned(
     check_validation(given.validate_on, given.schedule)
     check_surroundings(given.training)
     standard = standard_accuracy(given.compare_with, options)
-    splits = open_data(
-        given.data, image_size=given.image_size, limit=given.limit, skip_unreadable=given.skip_unreadable
-    )
-    for name in splits.skipped:
-        say(f"left out, unreadable: {name}")
+    splits = Source(**{field.name: options[field.name] for field in fields(Source)}).open()
     task = _task(given, splits.train)
     check_task(task, given.trackers)
     folder = begun("finetune", options, given.out, resume=resume)

@@ -10,33 +10,38 @@ from poise.commands.run import fresh_path
 from poise.commands.terminal import say, watching
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
-from poise.models import save_model
+from poise.models import Classifier, save_model
 from poise.training import Noted, Task, Validate, on_main, train
 
 
-def begun(verb: str, options: Mapping[str, object], out: Path | None, *, resume: bool) -> RunFolder:
-    """The run's folder, the same in all processes: a new one with its recipe, or the one to go on with.
+def begun(
+    verb: str, options: Mapping[str, object], out: Path | None, *, resume: bool, ignored: tuple[str, ...] = ()
+) -> RunFolder:
+    """The run's folder with its recipe, the same in all processes: a new one, or the one to go on with.
 
     Args:
         verb: the command; without `out` its runs are named after it.
         options: all of the command's options, for the recipe.
         out: the folder asked for.
         resume: whether it is there already.
+        ignored: options beside `out` that a resumed run may be given anew; its recipe then says so.
 
     Raises:
         Misuse: if a folder to create is there, and if one to resume is not or was started with other options.
     """
-    return on_main(lambda: _begun(verb, options, out, resume=resume))
+    return on_main(lambda: _begun(verb, options, out, resume=resume, ignored=ignored))
 
 
-def _begun(verb: str, options: Mapping[str, object], out: Path | None, *, resume: bool) -> RunFolder:
+def _begun(
+    verb: str, options: Mapping[str, object], out: Path | None, *, resume: bool, ignored: tuple[str, ...]
+) -> RunFolder:
     if resume:
         if out is None:
             raise Misuse("say which run to resume, e.g. --config RUN/recipe.yaml --resume, or --out RUN --resume")
         folder = RunFolder.open(out)
-        refuse_changes(folder, options, ignored=("out",))
-        return folder
-    folder = RunFolder.create(out or fresh_path(Path("runs") / verb))
+        refuse_changes(folder, options, ignored=("out", *ignored))
+    else:
+        folder = RunFolder.create(out or fresh_path(Path("runs") / verb))
     write_recipe(folder, verb, {**options, "out": folder.path})
     return folder
 
@@ -62,9 +67,23 @@ def fit(
     """
     if on_main(folder.weights.exists):
         return
+    trained(task, folder, label, validate=validate, trackers=trackers, noted=noted)
+    on_main(lambda: save_model(task.classifier.cpu(), folder.path))
+
+
+def trained(
+    task: Task,
+    folder: RunFolder,
+    label: str,
+    *,
+    trackers: tuple[str, ...],
+    validate: Validate | None = None,
+    noted: Noted = lambda _: None,
+) -> Classifier:
+    """The task's classifier after its training, which goes on from the folder's newest checkpoint; see `fit`."""
     with watching(label) as watch:
         train(task, folder, validate=validate, watch=watch, tell=say, noted=noted, trackers=trackers)
-    on_main(lambda: save_model(task.classifier.cpu(), folder.path))
+    return task.classifier
 
 
 def seconds(folder: RunFolder) -> float:

@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import get_args
 
-import torch
-from accelerate import PartialState
-
-from poise.commands.recipe import read_recipe, refuse_changes, write_recipe
-from poise.commands.run import Run, fresh_path
-from poise.commands.sweep import Sweep, alphas_of, held_out
-from poise.commands.terminal import say, watching
+from poise.commands.fitting import begun, trained
+from poise.commands.mixtures import ALPHAS, Method, Mixtures
+from poise.commands.opening import Source, open_whole, placed
+from poise.commands.run import Run, recipe_of
+from poise.commands.sweep import Sweep, alphas_of
+from poise.commands.terminal import say
 from poise.core.misuse import Misuse, suggestion
-from poise.core.run_folder import RunFolder
-from poise.core.streams import Stream, global_seed
 from poise.core.threat import Threat
-from poise.data import Splits, decoded, open_data
-from poise.evaluation import Suite
+from poise.data import ImageSet
+from poise.evaluation import Estimate, Suite
 from poise.evaluation.frontier import Frontier, Point, choose, write_frontier
-from poise.models import Classifier, open_model, save_model
-from poise.models.mixing import Blend, Gate, MixedClassifier, plan_gate
-from poise.models.mixing.calibration import Calibrated, calibrated_scale, calibrated_sharpening
+from poise.models import Classifier, save_model
+from poise.models.mixing import Blend, MixedClassifier
 from poise.models.saving import FOREIGN
 from poise.objectives import Mixing, Objective
-from poise.schedules import Fixed
-from poise.training import Task, Training, check_task, train
-
-Method = Literal["constant", "network", "nonlinear"]
-
-ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-"""Weights of the robust branch that are tried, as constants or as lower bounds."""
-KEEPS = (0.9, 0.95, 0.97, 0.985, 0.995)
-"""Shares of robust predictions that nonlinear mixing is calibrated to keep; each gives an alpha."""
-_MEASURED = 256
-"""Training images from which a gate takes the size of what it reads."""
+from poise.training import Training, check_task
 
 
 def mix(
@@ -106,19 +92,17 @@ def mix(
         Misuse: for anything that cannot be done, before any work; and where no mixture keeps what it must.
     """
     out = None if out is None else Path(out)
-    recipe = _recipe(robust)
-    data = data or recipe.get("data", "digits")
-    threat = threat or Threat(**recipe.get("threat", {}))
-    image_size = recipe.get("image_size") if image_size is None else image_size
-    limit = recipe.get("limit") if limit is None else limit
-    skip_unreadable = skip_unreadable or bool(recipe.get("skip_unreadable"))
-    options = {name: value for name, value in locals().items() if name not in {"resume", "recipe"}}
+    parent = recipe_of(robust)
+    source = Source.of(parent, data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
+    threat = threat or Threat(**parent.get("threat", {}))
+    options = {name: value for name, value in locals().items() if name not in {"resume", "parent", "source"}}
+    options |= asdict(source)
     _refuse_nonsense(method, objective, lose, validate_on, [*(alphas or ()), *(() if alpha is None else (alpha,))])
     if calibrate and method != "constant":
         raise Misuse(f"calibrate chooses the scale of a constant mixture; the method is {method}")
-    splits = open_data(data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
-    branches = [_branch(address, splits, seed) for address in (standard, robust)]
-    work = _Mixing(
+    splits = source.open()
+    branches = [_branch(address, splits.train, seed) for address in (standard, robust)]
+    work = Mixtures(
         plain=MixedClassifier.of(branches[0], branches[1], 0.5),
         splits=splits,
         scales=(scale_standard, scale_robust),
@@ -130,11 +114,11 @@ def mix(
     task = work.task(gate_width, objective, training) if method == "network" else None
     if task is not None:
         check_task(task, trackers)
-    folder = _folder(options, out, resume=resume)
+    folder = begun("mix", options, out, resume=resume, ignored=("lose", "alphas"))
+    gated = None
     if task is not None:
-        with watching(f"training the gate of {folder.path.name}") as watch:
-            train(task, folder, watch=watch, trackers=trackers)
-    mixed, blends = work.candidates(method, None if task is None else task.classifier, calibrate=calibrate)
+        gated = trained(task, folder, f"training the gate of {folder.path.name}", trackers=trackers)
+    mixed, blends = work.candidates(method, gated, calibrate=calibrate)
     if alpha is None:
         sweep = Sweep(images=work.validation, threat=threat, suite=suite, seed=seed, folder=folder.path / "sweep")
         frontier = _tried(sweep, mixed, blends, lose)
@@ -146,59 +130,6 @@ def mix(
     save_model(final.cpu(), folder.path)
     say(f"{folder.path}: {method} mixture, alpha {_range(final.alpha_low, final.alpha_high)}")
     return Run(folder)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Mixing:
-    """Two branches, their images, and what a person wants tried."""
-
-    plain: MixedClassifier
-    splits: Splits
-    scales: tuple[float, float]
-    threat: Threat
-    alphas: tuple[float, ...]
-    seed: int
-    validate_on: int
-
-    @property
-    def validation(self) -> Any:
-        """The images that choices are made on."""
-        images = self.splits.validation
-        return decoded(images.select(torch.arange(min(self.validate_on, len(images)))))
-
-    def task(self, width: float, objective: Objective, training: Training) -> Task:
-        """The training of a fresh gate on top of the frozen branches, alpha free between 0 and 1."""
-        standard, robust = self.plain.standard, self.plain.robust
-        plan = plan_gate(standard, robust, width=width)
-        with global_seed(Stream.seeded(self.seed).fold("gate")):
-            gate = Gate(plan)
-        blend = Blend(alpha_low=0.0, alpha_high=1.0, scale_standard=self.scales[0], scale_robust=self.scales[1])
-        mixed = MixedClassifier.of(standard, robust, blend, gate)
-        for branch in (standard, robust):
-            branch.requires_grad_(requires_grad=False)
-        images = self.splits.train
-        some = Stream.seeded(self.seed).fold("measured").permutation(len(images))[:_MEASURED]
-        mixed.measure_gate(images.images(some).to(mixed.device))
-        return Task(mixed, images, objective, Fixed(), self.threat, training, "none", self.seed)
-
-    def candidates(
-        self, method: Method, trained: Classifier | None, *, calibrate: bool
-    ) -> tuple[MixedClassifier, list[Blend]]:
-        """The mixture and the blends of it that are worth trying."""
-        if isinstance(trained, MixedClassifier):
-            return trained.eval(), [replace(trained.blend, alpha_low=low) for low in self.alphas]
-        if method == "nonlinear":
-            known = held_out(self.plain.robust, self.validation, self.threat, self.seed)
-            found = [_told(calibrated_sharpening(known, keep)).blend for keep in KEEPS]
-            return self.plain, list(dict.fromkeys(found))
-        scale = self.scales[1]
-        if calibrate:
-            known = held_out(self.plain.robust, self.validation, self.threat, self.seed)
-            scale = _told(calibrated_scale(known)).blend.scale_robust
-        made = [
-            replace(Blend.constant(alpha), scale_standard=self.scales[0], scale_robust=scale) for alpha in self.alphas
-        ]
-        return self.plain, made
 
 
 def _tried(sweep: Sweep, mixed: MixedClassifier, blends: Sequence[Blend], lose: float) -> Frontier:
@@ -223,7 +154,7 @@ def _tried(sweep: Sweep, mixed: MixedClassifier, blends: Sequence[Blend], lose: 
     )
 
 
-def _percent(estimate: Any) -> str:
+def _percent(estimate: Estimate) -> str:
     return f"{estimate.value:6.1%} [{estimate.low:.1%}, {estimate.high:.1%}]"
 
 
@@ -231,27 +162,15 @@ def _range(low: float, high: float) -> str:
     return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
 
 
-def _told(found: Calibrated) -> Calibrated:
-    say(
-        f"calibrated: alpha {found.blend.alpha_low:.4g} keeps {found.kept:.1%} of its right predictions "
-        f"under attack and lets {found.fixable:.1%} of its clean mistakes be put right"
-    )
-    return found
-
-
-def _branch(address: str, splits: Splits, seed: int) -> Classifier:
-    images = splits.train
-    branch = open_model(address, classes=images.classes, shape=images.shape, seed=seed)
-    for note in branch.notes:
-        say(note)
+def _branch(address: str, images: ImageSet, seed: int) -> Classifier:
+    branch = open_whole(address, images, seed=seed)
     foreign = [part for part in _parts(branch) if part.partition(":")[0] in FOREIGN]
     if foreign:
         raise Misuse(
             f"{foreign[0]} is built by foreign code, which a run folder never executes, so a mixture with it cannot be "
             "kept in one; mix it in Python with poise.models.mixing.MixedClassifier"
         )
-    device = PartialState().device
-    return branch.eval().to(device if device.type == "cuda" else "cpu")
+    return placed(branch).eval()
 
 
 def _parts(classifier: Classifier) -> list[str]:
@@ -278,22 +197,3 @@ def _refuse_nonsense(method: str, objective: Objective, lose: float, validate_on
     for value in alphas:
         if not 0 <= value <= 1 or (method == "network" and value == 1):
             raise Misuse(f"alpha is the robust branch's weight, from 0 to 1 (below 1 for a gate); got {value}")
-
-
-def _folder(options: Mapping[str, object], out: Path | None, *, resume: bool) -> RunFolder:
-    if resume:
-        if out is None:
-            raise Misuse("say which run to resume, e.g. --config RUN/recipe.yaml --resume, or --out RUN --resume")
-        folder = RunFolder.open(out)
-        refuse_changes(folder, options, ignored=("out", "lose", "alphas"))
-    else:
-        folder = RunFolder.create(out or fresh_path(Path("runs/mix")))
-    write_recipe(folder, "mix", {**options, "out": folder.path})
-    return folder
-
-
-def _recipe(address: str) -> dict[str, Any]:
-    """The recipe of the robust run; nothing for other addresses."""
-    kind, _, place = address.partition(":")
-    folder = RunFolder(Path(place))
-    return read_recipe(folder.recipe) if kind == "run" and folder.recipe.is_file() else {}

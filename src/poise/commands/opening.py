@@ -1,11 +1,84 @@
-"""Classifiers that a command takes as they are."""
+"""What a command works on: images as a person or a run's recipe wants them, and classifiers taken as they are."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
 from poise.commands.terminal import say
-from poise.core.misuse import Misuse
-from poise.data import ImageSet
+from poise.core.misuse import Misuse, suggestion
+from poise.data import ImageSet, Splits, open_data
 from poise.models import Classifier, open_model
+from poise.training import process_state
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Images, and how they are wanted; see `poise.data.open_data`.
+
+    Args:
+        data: their address.
+        image_size: side of the square that they are brought to; None leaves them as they are.
+        limit: the most of each split; None for all.
+        skip_unreadable: leave out those that cannot be decoded.
+    """
+
+    data: str
+    image_size: int | None = None
+    limit: int | None = None
+    skip_unreadable: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        recipe: Mapping[str, Any],
+        data: str | None,
+        *,
+        image_size: int | None,
+        limit: int | None,
+        skip_unreadable: bool = False,
+    ) -> Source:
+        """What a person asked for; what is left out is taken from a run's recipe.
+
+        Args:
+            recipe: of the run; empty where there is none, and digits are then opened by default.
+            data: as asked for.
+            image_size: as asked for.
+            limit: as asked for.
+            skip_unreadable: as asked for; false leaves it out.
+        """
+        return cls(
+            data=data or recipe.get("data", "digits"),
+            image_size=recipe.get("image_size") if image_size is None else image_size,
+            limit=recipe.get("limit") if limit is None else limit,
+            skip_unreadable=skip_unreadable or bool(recipe.get("skip_unreadable")),
+        )
+
+    def open(self) -> Splits:
+        """The three sets; a person is told which images were left out.
+
+        Raises:
+            Misuse: for what `poise.data.open_data` refuses.
+        """
+        splits = open_data(
+            self.data, image_size=self.image_size, limit=self.limit, skip_unreadable=self.skip_unreadable
+        )
+        for name in splits.skipped:
+            say(f"left out, unreadable: {name}")
+        return splits
+
+
+def check_split(name: str) -> None:
+    """Refuse what is no split.
+
+    Raises:
+        Misuse: naming the nearest split.
+    """
+    if name not in get_args(Split):
+        raise Misuse(f"unknown split {name!r}; {suggestion(str(name), get_args(Split))}")
 
 
 def open_whole(address: str, images: ImageSet, *, weights: str | None = None, seed: int = 0) -> Classifier:
@@ -29,3 +102,9 @@ def open_whole(address: str, images: ImageSet, *, weights: str | None = None, se
             f"{address} tells other classes apart than {images.address}, and a random head has nothing to judge"
         )
     return classifier
+
+
+def placed(classifier: Classifier) -> Classifier:
+    """The classifier itself, moved to this process's CUDA device, or to the CPU where it has none."""
+    device = process_state().device
+    return classifier.to(device if device.type == "cuda" else "cpu")

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
 
 from poise.attacks.suites import passes
 from poise.commands.headline import tell
-from poise.commands.opening import open_whole
+from poise.commands.opening import Source, Split, check_split, open_whole, placed
 from poise.commands.run import file_name, fresh_path, recipe_of, with_threat_of
 from poise.commands.terminal import watching
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import Misuse
 from poise.core.modes import Precision
 from poise.core.run_folder import RunFolder
 from poise.core.streams import Stream
 from poise.core.threat import Epsilon, Threat
-from poise.data import ImageSet, batches, decoded, open_data
+from poise.data import ImageSet, batches, decoded
 from poise.evaluation import (
     Examination,
     Finding,
@@ -33,9 +32,7 @@ from poise.evaluation import (
 )
 from poise.evaluation.soundness.catalogue import inspect_model, inspect_profile, overrule
 from poise.models import Classifier
-from poise.training import process_state
-
-Split = Literal["train", "validation", "test"]
+from poise.training import is_main
 
 _PROBES = 32
 _STEPS: dict[Suite, int] = {
@@ -117,8 +114,7 @@ def profile(
     """
     allow = [*(allow or ()), *(["randomised-output"] if passes(suite) > 1 else [])]
     overrule((), allow)
-    if split not in get_args(Split):
-        raise Misuse(f"unknown split {split!r}; {suggestion(str(split), get_args(Split))}")
+    check_split(split)
     chosen = None if part is None else Part.read(part)
     recipe = recipe_of(model)
     target = Path(out) if out else profile_path(model, chosen)
@@ -136,17 +132,10 @@ def profile(
         adaptive=adaptive,
         compile=compile,
     )
-    splits = open_data(
-        data or recipe.get("data", "digits"),
-        image_size=recipe.get("image_size") if image_size is None else image_size,
-        limit=recipe.get("limit") if limit is None else limit,
-        skip_unreadable=skip_unreadable or bool(recipe.get("skip_unreadable")),
-    )
-    whole: ImageSet = getattr(splits, split)
+    source = Source.of(recipe, data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
+    whole: ImageSet = getattr(source.open(), split)
     images = decoded(whole.select(chosen.rows(whole.ids)) if chosen else whole)
-    classifier = open_whole(model, images, weights=weights, seed=seed)
-    process = process_state()
-    classifier.eval().to(process.device if process.device.type == "cuda" else "cpu")
+    classifier = placed(open_whole(model, images, weights=weights, seed=seed)).eval()
     findings = _model_findings(classifier, images, examination, allow) if soundness else ()
     with watching(f"profiling {model}") as watch:
         result = examine(
@@ -160,7 +149,7 @@ def profile(
             whole=whole if chosen else None,
             watch=watch,
         )
-    if not process.is_main_process:
+    if not is_main():
         return result
     if soundness:
         again = inspect_profile(result, classifier, images, steps=_STEPS[suite])

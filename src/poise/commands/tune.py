@@ -21,7 +21,7 @@ from poise.core.files import write_text
 from poise.core.misuse import Failure, Misuse
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
-from poise.data import ImageSet
+from poise.data import ImageSet, first
 from poise.evaluation import Examination, Suite, examine
 from poise.models import Classifier
 from poise.reporting.tried import best_of
@@ -147,9 +147,7 @@ class _Search:
         usual = validation(images, threat, count, schedule, seed)
         if usual is None or set(self.names) <= {"clean", "robust"}:
             return usual
-        import torch  # noqa: PLC0415
-
-        chosen = images.select(torch.arange(min(count, len(images))))
+        chosen = first(images, count)
         examination = Examination(threat=threat, suite=self.suite, points=self.points, seed=seed)
 
         def validate(classifier: Classifier, epsilon: float) -> Mapping[str, float]:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from poise.commands.fitting import begun, fit, seconds
-from poise.commands.opening import open_whole
+from poise.commands.opening import Source, open_whole, placed
 from poise.commands.recipe import write_recipe
 from poise.commands.regression import Regression
 from poise.commands.run import Run, recipe_of, with_threat_of
@@ -23,11 +21,11 @@ from poise.commands.trials import Trial, Weights, adopt, chosen, objectives_trie
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
-from poise.data import Augmentation, Splits, decoded, open_data
+from poise.data import Augmentation, Splits, first
 from poise.models import Classifier
 from poise.objectives import RCAT, Objective
 from poise.schedules import Fixed, Schedule
-from poise.training import Task, Training, check_task, on_main, process_state
+from poise.training import Task, Training, check_task, on_main
 
 
 def update(
@@ -92,13 +90,11 @@ def update(
         Misuse: for anything that cannot be done, before any work.
     """
     parent = recipe_of(new)
-    data = data or parent.get("data", "digits")
+    source = Source.of(parent, data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
     threat = threat or Threat(**parent.get("threat", {}))
-    image_size = parent.get("image_size") if image_size is None else image_size
-    limit = parent.get("limit") if limit is None else limit
-    skip_unreadable = skip_unreadable or bool(parent.get("skip_unreadable"))
     out = None if out is None else Path(out)
-    options = {name: value for name, value in locals().items() if name not in {"resume", "parent"}}
+    options = {name: value for name, value in locals().items() if name not in {"resume", "parent", "source"}}
+    options |= asdict(source)
     tried = objectives_tried(objective, grid)
     if validate_on < 1:
         raise Misuse(f"validate_on must be at least 1: an update is chosen by its flips; got {validate_on}")
@@ -109,9 +105,7 @@ def update(
         )
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise Misuse(f"tolerance must be a share of at least 0; got {tolerance}")
-    splits = open_data(data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
-    for name in splits.skipped:
-        say(f"left out, unreadable: {name}")
+    splits = source.open()
     pair = Pair(
         open_whole(old, splits.train, weights=old_weights, seed=seed),
         open_whole(new, splits.train, weights=new_weights, seed=seed),
@@ -150,11 +144,10 @@ def _choose(
     folder: RunFolder, options: Mapping[str, Any], pair: Pair, tasks: Mapping[str, Task], splits: Splits
 ) -> None:
     """Train every trial that is not finished, take one, and leave its model in the run's folder."""
-    device = process_state().device
     for model in (pair.old, pair.new):
-        model.to(device if device.type == "cuda" else "cpu")
-    images = splits.validation.select(torch.arange(min(options["validate_on"], len(splits.validation))))
-    regression = Regression(pair.old, decoded(images), options["threat"], options["seed"])
+        placed(model)
+    images = first(splits.validation, options["validate_on"])
+    regression = Regression(pair.old, images, options["threat"], options["seed"])
     trials = [Trial("new", regression(pair.new))]
     for name, task in tasks.items():
         place = on_main(partial(_trial_folder, folder, name, {**options, "objective": task.objective}))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-
 from poise.core.misuse import Misuse
 from poise.core.threat import Threat
-from poise.data import ImageSet, decoded
+from poise.data import ImageSet, first
 from poise.evaluation import Examination, accuracy_curve, examine
 from poise.models import Classifier
 from poise.schedules import Schedule
@@ -44,7 +42,7 @@ def validation(images: ImageSet, threat: Threat, count: int, schedule: Schedule,
     """
     if not count:
         return None
-    chosen = decoded(images.select(torch.arange(min(count, len(images)))))
+    chosen = first(images, count)
 
     def validate(classifier: Classifier, epsilon: float) -> Mapping[str, float]:
         points = (epsilon,) if "robust_now" in schedule.hears and 0 < epsilon < threat.epsilon else ()

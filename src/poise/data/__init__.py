@@ -9,7 +9,7 @@ from poise.data.augment import AUGMENTATIONS, Augmentation, augment, check_augme
 from poise.data.dataset import ImageSet
 from poise.data.lazy import Lazy
 from poise.data.loader import batches, batches_per_epoch
-from poise.data.memory import InMemory, decoded
+from poise.data.memory import InMemory, decoded, first
 from poise.data.splits import Splits, split
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "batches_per_epoch",
     "check_augmentation",
     "decoded",
+    "first",
     "open_data",
     "split",
 ]

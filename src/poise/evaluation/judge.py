@@ -25,7 +25,7 @@ from poise.core.batch import Batch, sent
 from poise.core.losses import misclassified
 from poise.core.misuse import Misuse, suggestion
 from poise.core.modes import Precision
-from poise.core.norms import inside, length, per_example
+from poise.core.norms import inside
 from poise.core.progress import Watch, unwatched
 from poise.core.streams import Stream, global_seed
 from poise.core.threat import Threat
@@ -34,6 +34,7 @@ from poise.evaluation.brackets import Brackets, Mode, Work
 from poise.evaluation.clean import Clean, clean_pass
 from poise.evaluation.grid import epsilon_grid
 from poise.evaluation.journal import Event
+from poise.evaluation.keeping import shortened
 from poise.evaluation.notes import Note, Notes
 from poise.evaluation.profile import Header, Profile
 from poise.evaluation.standing import Standing
@@ -41,7 +42,6 @@ from poise.evaluation.surrogate_brackets import SurrogateBrackets
 from poise.evaluation.waiting import Waiting
 from poise.models import Classifier
 
-_ROUNDING = 1e-6
 _AHEAD = 8192
 
 
@@ -243,11 +243,9 @@ class _Examining:
         """Of which successes (by index) the perturbation, shortened to a grid point, is still adversarial."""
         outcomes = [found[index] for index, _ in rungs]
         batch = self.fetch(torch.tensor([outcome.item.row for outcome in outcomes]))
-        moves = torch.stack([outcome.image for outcome in outcomes if outcome.image is not None]) - batch.images
-        radius = torch.tensor([self.header.epsilons[point] for _, point in rungs], dtype=moves.dtype).to(self.device)
-        size = length(moves, search.norm).clamp(min=torch.finfo(moves.dtype).tiny)
-        shorter = batch.images + moves * per_example((radius * (1 - _ROUNDING) / size).clamp(max=1), moves)
-        shorter = shorter.clamp(0, 1)
+        images = torch.stack([outcome.image for outcome in outcomes if outcome.image is not None])
+        radius = torch.tensor([self.header.epsilons[point] for _, point in rungs], dtype=images.dtype).to(self.device)
+        shorter = shortened(images, batch.images, radius, search.norm)
         wrong = misclassified(self.pool.logits(shorter), batch.labels)
         holds = wrong & inside(shorter, batch.images, radius, search.norm)
         return list(map(bool, holds.tolist()))

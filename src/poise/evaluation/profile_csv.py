@@ -31,6 +31,7 @@ import numpy as np
 from poise.core.files import write_text
 from poise.core.misuse import Misuse, suggestion
 from poise.core.threat import NORMS, Epsilon
+from poise.evaluation.csv_lines import CsvLines
 from poise.evaluation.profile import Header, Profile
 
 _PLAIN = ("model", "model_address", "data", "data_address", "split", "suite", "mode", "proposing")
@@ -91,30 +92,10 @@ def read_profile_csv(path: Path) -> Profile:
         raise source.wrong(str(error)) from error
 
 
-class _Source:
-    """A file while it is read; `line` is where."""
+class _Source(CsvLines):
+    """A profile while it is read."""
 
-    def __init__(self, text: str, name: str) -> None:
-        lines = text.splitlines(keepends=True)
-        self.comments = next((at for at, line in enumerate(lines) if not line.startswith("#")), len(lines))
-        self.described = lines[: self.comments]
-        self.reader = csv.reader(io.StringIO("".join(lines[self.comments :]), newline=""), strict=True)
-        self.name = name
-        self.classes: tuple[str, ...] = ()
-        self.line = 1
-
-    def wrong(self, what: str) -> Misuse:
-        """A complaint about the line that was read last."""
-        return Misuse(f"{self.name}, line {self.line}: {what}")
-
-    def next(self) -> list[str] | None:
-        """The next line that is not empty; None at the end."""
-        self.line = self.comments + self.reader.line_num + 1
-        for cells in self.reader:
-            if cells:
-                return cells
-            self.line = self.comments + self.reader.line_num + 1
-        return None
+    classes: tuple[str, ...] = ()
 
     def profile(self) -> Profile:
         described = self.description()
@@ -247,23 +228,6 @@ class _Source:
         if epsilon not in grid:
             raise self.wrong(f"{text} is not on the grid: {', '.join(str(Epsilon(point)) for point in grid)}")
         return grid.index(epsilon)
-
-    def epsilon(self, text: str) -> float:
-        try:
-            return float(Epsilon(text))
-        except Misuse as error:
-            raise self.wrong(str(error)) from None
-
-    def whole(self, name: str, text: str) -> int:
-        if not (text.isascii() and text.isdigit()):
-            raise self.wrong(f"{name} is a whole number from 0 up; got {text!r}")
-        return int(text)
-
-    def number(self, name: str, text: str) -> float:
-        try:
-            return float(text)
-        except ValueError:
-            raise self.wrong(f"{name} is a number; got {text!r}") from None
 
 
 def _header(described: Mapping[str, Any], grid: tuple[float, ...]) -> Header:

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
-from plotly.offline import get_plotlyjs
-
-from poise.core.files import write_text
 from poise.evaluation import Estimate, Profile
 from poise.evaluation.comparison import Comparison
 from poise.evaluation.flips import rate
@@ -29,6 +24,7 @@ from poise.reporting.comparison.rows import (
 from poise.reporting.comparison.sentences import headline, summary
 from poise.reporting.conditions import Conditions
 from poise.reporting.origin import origin
+from poise.reporting.page import write_page
 from poise.reporting.palette import Style
 from poise.reporting.sections import drawn_chart
 from poise.reporting.subject import Subject
@@ -53,13 +49,7 @@ def write_comparison(comparison: Comparison, path: Path, pictures: Sequence[Pict
     if pair is not None:
         body.append(markup.section("Models", _models(comparison, pair.old, pair.new)))
     title = f"{comparison.old} → {comparison.new}"
-    page = Template(_resource("comparison.html")).substitute(
-        title=escape(title),
-        style=_resource("report.css"),
-        body="\n".join(filter(None, body)),
-        scripts=markup.scripts(get_plotlyjs(), _resource("report.js")) if curves else "",
-    )
-    write_text(path, page)
+    write_page(path, title, "\n".join(filter(None, body)), charts=bool(curves))
 
 
 def _opening(comparison: Comparison) -> str:
@@ -148,7 +138,3 @@ def _cell(cell: str) -> str:
 
 def _note(rows: Rows) -> str:
     return markup.element("div", markup.paragraphs([rows.note]), class_="notes") if rows.note else ""
-
-
-def _resource(name: str) -> str:
-    return files("poise.reporting").joinpath(name).read_text(encoding="utf-8")

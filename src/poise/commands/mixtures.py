@@ -1,0 +1,97 @@
+"""The mixtures of two branches that are worth trying, and the training of a gate between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from poise.commands.sweep import held_out
+from poise.commands.terminal import say
+from poise.core.streams import Stream, global_seed
+from poise.core.threat import Threat
+from poise.data import ImageSet, Splits, first
+from poise.models import Classifier
+from poise.models.mixing import Blend, Gate, MixedClassifier, plan_gate
+from poise.models.mixing.calibration import Calibrated, calibrated_scale, calibrated_sharpening
+from poise.objectives import Objective
+from poise.schedules import Fixed
+from poise.training import Task, Training
+
+Method = Literal["constant", "network", "nonlinear"]
+
+ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+"""Weights of the robust branch that are tried, as constants or as lower bounds."""
+KEEPS = (0.9, 0.95, 0.97, 0.985, 0.995)
+"""Shares of robust predictions that nonlinear mixing is calibrated to keep; each gives an alpha."""
+_MEASURED = 256
+"""Training images from which a gate takes the size of what it reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixtures:
+    """Two branches, their images, and what a person wants tried.
+
+    Args:
+        plain: a mixture of the branches, which alpha is changed in.
+        splits: the images: a gate is trained on train, choices are made on validation.
+        scales: factors of the standard and the robust branch's logits.
+        threat: what mixtures shall withstand.
+        alphas: the robust branch's weights, or lower bounds of a gate's.
+        seed: decides everything random.
+        validate_on: number of validation images.
+    """
+
+    plain: MixedClassifier
+    splits: Splits
+    scales: tuple[float, float]
+    threat: Threat
+    alphas: tuple[float, ...]
+    seed: int
+    validate_on: int
+
+    @property
+    def validation(self) -> ImageSet:
+        """The images that choices are made on."""
+        return first(self.splits.validation, self.validate_on)
+
+    def task(self, width: float, objective: Objective, training: Training) -> Task:
+        """The training of a fresh gate on top of the frozen branches, alpha free between 0 and 1."""
+        standard, robust = self.plain.standard, self.plain.robust
+        plan = plan_gate(standard, robust, width=width)
+        with global_seed(Stream.seeded(self.seed).fold("gate")):
+            gate = Gate(plan)
+        blend = Blend(alpha_low=0.0, alpha_high=1.0, scale_standard=self.scales[0], scale_robust=self.scales[1])
+        mixed = MixedClassifier.of(standard, robust, blend, gate)
+        for branch in (standard, robust):
+            branch.requires_grad_(requires_grad=False)
+        images = self.splits.train
+        some = Stream.seeded(self.seed).fold("measured").permutation(len(images))[:_MEASURED]
+        mixed.measure_gate(images.images(some).to(mixed.device))
+        return Task(mixed, images, objective, Fixed(), self.threat, training, "none", self.seed)
+
+    def candidates(
+        self, method: Method, trained: Classifier | None, *, calibrate: bool
+    ) -> tuple[MixedClassifier, list[Blend]]:
+        """The mixture and the blends of it that are worth trying."""
+        if isinstance(trained, MixedClassifier):
+            return trained.eval(), [replace(trained.blend, alpha_low=low) for low in self.alphas]
+        if method == "nonlinear":
+            known = held_out(self.plain.robust, self.validation, self.threat, self.seed)
+            found = [_told(calibrated_sharpening(known, keep)).blend for keep in KEEPS]
+            return self.plain, list(dict.fromkeys(found))
+        scale = self.scales[1]
+        if calibrate:
+            known = held_out(self.plain.robust, self.validation, self.threat, self.seed)
+            scale = _told(calibrated_scale(known)).blend.scale_robust
+        made = [
+            replace(Blend.constant(alpha), scale_standard=self.scales[0], scale_robust=scale) for alpha in self.alphas
+        ]
+        return self.plain, made
+
+
+def _told(found: Calibrated) -> Calibrated:
+    say(
+        f"calibrated: alpha {found.blend.alpha_low:.4g} keeps {found.kept:.1%} of its right predictions "
+        f"under attack and lets {found.fixable:.1%} of its clean mistakes be put right"
+    )
+    return found

@@ -104,7 +104,7 @@ SCALES = {
     "quick": Scale(
         plans={
             name: Plan(task=_FEW, training=Training(epochs=2, batch_size=20), rates=(1e-3,), contenders=_SOME, strict=4)
-            for name in ("cnn", "vit", "lite0")
+            for name in ("cnn", "lite0", "vit")
         },
         pretraining=Training(epochs=1, batch_size=500),
         attack=PGD(steps=1, step_size=1.25),
@@ -114,29 +114,30 @@ SCALES = {
     "small": Scale(
         plans={
             "cnn": Plan(
-                task=Task(train=1000, validation=500, test=500),
-                training=Training(epochs=12, batch_size=50),
-                rates=(3e-4, 1e-3, 3e-3),
-                strict=100,
-            ),
-            "vit": Plan(
-                task=Task(train=1000, validation=500, test=500),
-                training=Training(epochs=12, batch_size=50),
-                rates=(3e-4, 1e-3, 3e-3),
-                contenders=(*_SOME, "adaptive"),
-                epsilons=("8/255",),
+                task=Task(train=640, validation=500, test=500),
+                training=Training(epochs=12, batch_size=32),
+                rates=(5e-4, 2e-3),
                 strict=100,
             ),
             "lite0": Plan(
                 task=Task(train=500, validation=500, test=500),
-                training=Training(epochs=12, batch_size=50),
-                rates=(3e-4, 1e-3, 3e-3),
+                training=Training(epochs=12, batch_size=50, channels_last=True),
+                rates=(3e-4, 1e-3),
                 contenders=_SOME,
                 epsilons=("8/255",),
+            ),
+            "vit": Plan(
+                task=Task(train=640, validation=500, test=500),
+                training=Training(epochs=12, batch_size=32),
+                rates=(5e-4, 2e-3),
+                contenders=_SOME,
+                epsilons=("8/255",),
+                strict=100,
             ),
         },
         pretraining=Training(epochs=8, batch_size=128, learning_rate=2e-3),
         attack=PGD(steps=2, step_size=0.75),
+        validate_on=200,
     ),
     "full": Scale(
         plans={
@@ -291,7 +292,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="the same as --scale quick")
     parser.add_argument("--data", default="torchvision:CIFAR10", help="address of CIFAR-10")
     parser.add_argument("--folder", type=Path, default=Path("runs/transfer"))
-    parser.add_argument("--backbones", nargs="+", choices=("cnn", "vit", "lite0"))
+    parser.add_argument("--backbones", nargs="+", choices=("cnn", "lite0", "vit"))
     parser.add_argument("--seeds", nargs="+", type=int)
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the work, one thread each")
     return parser.parse_args()

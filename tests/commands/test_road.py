@@ -19,6 +19,8 @@ from poise.cli import main
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.evaluation import read_profile
+from poise.evaluation.frontier import read_frontier
+from poise.evaluation.gate import read_gate
 from poise.models import load_model, open_model
 
 SHORT = poise.Training(epochs=2, batch_size=64)
@@ -36,18 +38,34 @@ def quick(tmp_path_factory):
     return root
 
 
-CHAPTERS = {"standard": 2, "fixed": 2, "scheduled": 2, "today": 3, "updated": 1}
-"""The quickstart's runs and, at two epochs, the length of each."""
+CHAPTERS = {"standard": 2, "fixed": 2, "scheduled": 2, "today": 3, "updated": 1, "mixed": 0}
+"""The quickstart's runs and, at two epochs, the length of each; a mixture with a constant alpha is not trained."""
 
 
-def test_quickstart_makes_five_runs_and_a_report(quick):
+def test_quickstart_makes_six_runs_and_a_report(quick):
     page = (quick / "first" / "report.html").read_text()
     for name, epochs in CHAPTERS.items():
         folder = RunFolder.open(quick / "first" / name)
         assert folder.weights.is_file()
-        assert len(folder.history()) == epochs
+        assert len(folder.history() if epochs else []) == epochs
         assert len(read_profile(folder.profile)) == 340
         assert name in page
+
+
+def test_the_mixture_joins_the_standard_network_and_the_update(quick):
+    recipe = RunFolder(quick / "first" / "mixed").recipe.read_text()
+    assert f"standard: run:{(quick / 'first' / 'standard').as_posix()}" in recipe
+    assert f"robust: run:{(quick / 'first' / 'updated').as_posix()}" in recipe
+    tried = read_frontier(RunFolder(quick / "first" / "mixed").frontier)
+    assert load_model(quick / "first" / "mixed").alpha_low == tried.points[tried.chosen].alpha_low
+
+
+def test_the_gate_judges_both_candidates_by_the_file_beside_them(quick):
+    for name in ("today", "updated"):
+        found = json.loads((quick / "first" / f"{name}-for-fixed" / "comparison.json").read_text())
+        assert found["gate"]["outcome"] in {"passed", "failed", "cannot be judged"}
+        assert len(found["gate"]["limits"]) == 3
+    assert len(read_gate(quick / "first" / "gate.yaml").limits) == 3
 
 
 def test_the_update_takes_todays_model_into_yesterdays_place(quick):

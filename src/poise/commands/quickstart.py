@@ -6,13 +6,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from poise.commands.compare import compare
 from poise.commands.finetune import finetune
+from poise.commands.mix import mix
 from poise.commands.profile import profile
 from poise.commands.regression import flip_figures
 from poise.commands.report import report
 from poise.commands.run import Run, fresh_path
 from poise.commands.trials import Trial, print_trials
 from poise.commands.update import update
+from poise.core.files import write_text
 from poise.core.modes import threads
 from poise.core.threat import Threat
 from poise.evaluation import Suite
@@ -32,16 +35,29 @@ UPDATE_RATE = 5e-3
 TOLERANCE = 0.02
 """Three of the 185 validation images."""
 
+ALPHAS, LOSE = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0], 2.0
+"""Weights of the robust branch that are tried, and the points of robust accuracy on validation images that a mixture
+may give up; 1 is the robust branch alone, so that there always is one that gives up nothing."""
+
+GATE = f"""\
+# What a model may lose in yesterday's place: poise compare fixed today --gate gate.yaml
+limits:
+  - {{figure: clean_flips, at_most: 5 %}}
+  - {{figure: robust_flips, at: {THREAT.epsilon}, at_most: 10 %}}
+  - {{figure: robust_accuracy_change, at: {THREAT.epsilon}, at_least: -2 %, by: estimate}}
+"""
+
 
 def quickstart(
     *, seed: int = 0, out: Path = Path("runs/quickstart"), epochs: int = 30, suite: Suite = "apgd"
 ) -> list[Run]:
-    """Train a standard network on handwritten digits, make it robust in two ways, then replace it without regression.
+    """Train a standard network on handwritten digits, make it robust, replace it without regression, and mix.
 
     First chapter: the standard network stands for the pretrained model. It is fine-tuned at a fixed epsilon and with
     the hinge schedule, under the same options otherwise. Second chapter: the fixed one is yesterday's model; today's is
     trained from scratch, half as long again. What yesterday's model did right and today's would lose in its place is
-    counted, and counted again after a congruent update. A report is written beside the runs.
+    counted, and counted again after a congruent update, and a gate says of both whether they may go out. Third chapter:
+    the updated model is mixed with the standard one. A report is written beside the runs.
 
     Args:
         seed: decides everything random.
@@ -50,18 +66,18 @@ def quickstart(
         suite: the attacks that all are judged by: autoattack, apgd, pgd or fast.
 
     Returns:
-        The runs: standard, fixed, scheduled, today, updated.
+        The runs: standard, fixed, scheduled, today, updated, mixed.
     """
     folder = on_main(lambda: fresh_path(out))
     options = Training(epochs=epochs, batch_size=64, learning_rate=LEARNING_RATE)
     with threads(1):
-        first = _made_robust(folder, options, seed)
-        yesterday = first[1]
-        second = _replaced(folder, yesterday, options, seed)
-        runs = [*first, *second]
+        standard, yesterday, scheduled = _made_robust(folder, options, seed)
+        today, updated = _replaced(folder, yesterday, options, seed)
+        mixed = _mixed(folder, standard, updated, seed)
+        runs = [standard, yesterday, scheduled, today, updated, mixed]
         for run in runs:
             profile(run.address, suite=suite, seed=seed)
-        on_main(partial(_compare, yesterday, second))
+        on_main(partial(_compare, folder, yesterday, [today, updated]))
         title = "poise quickstart: handwritten digits"
         report([str(run.path) for run in runs], out=folder / "report.html", title=title)
     return runs
@@ -101,8 +117,26 @@ def _replaced(folder: Path, yesterday: Run, options: Training, seed: int) -> lis
     return [today, updated]
 
 
-def _compare(yesterday: Run, candidates: list[Run]) -> None:
-    """What each candidate would lose in yesterday's place, on the test images."""
+def _mixed(folder: Path, standard: Run, robust: Run, seed: int) -> Run:
+    """The third chapter: accuracy of the standard network, robustness of the robust one."""
+    return mix(
+        standard.address,
+        robust.address,
+        "digits",
+        alphas=ALPHAS,
+        lose=LOSE,
+        calibrate=True,
+        out=folder / "mixed",
+        seed=seed,
+    )
+
+
+def _compare(folder: Path, yesterday: Run, candidates: list[Run]) -> None:
+    """What each candidate would lose in yesterday's place, on the test images, and whether the gate lets it pass."""
+    write_text(folder / "gate.yaml", GATE)
+    for run in candidates:
+        where = folder / f"{run.path.name}-for-{yesterday.path.name}"
+        compare(str(yesterday.path), str(run.path), gate=folder / "gate.yaml", out=where)
     before = yesterday.profile()
     rows = [Trial(run.path.name, flip_figures(before, run.profile())) for run in candidates]
     print_trials(rows, f"in place of {yesterday.path.name}: {len(before)} test images, {THREAT}, in %")

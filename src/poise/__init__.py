@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from poise.attacks import FGSM, PGD, AutoPGD
     from poise.commands.certify import certify
     from poise.commands.compare import compare
+    from poise.commands.demo import demo
     from poise.commands.doctor import doctor
     from poise.commands.export import export
     from poise.commands.finetune import finetune
@@ -84,6 +85,7 @@ __all__ = [
     "Whole",
     "certify",
     "compare",
+    "demo",
     "doctor",
     "export",
     "finetune",
@@ -136,6 +138,7 @@ _HOMES = {
     "Whole": "poise.training",
     "certify": "poise.commands.certify",
     "compare": "poise.commands.compare",
+    "demo": "poise.commands.demo",
     "doctor": "poise.commands.doctor",
     "export": "poise.commands.export",
     "finetune": "poise.commands.finetune",

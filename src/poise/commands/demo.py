@@ -57,7 +57,7 @@ def demo(
     An image is picked from the data or dropped on the page. Predictions stand side by side; moving alpha mixes anew
     what the branches have said, and runs neither. An attack searches within the chosen epsilon through every output of
     the model, and stops when its time is up. The certified radius of the prediction is a mark on the slider of epsilon.
-    The page fetches nothing from elsewhere and keeps no upload.
+    The page fetches nothing from elsewhere, and no upload outlives it.
 
     Args:
         model: a run's folder, or the address of a network: run:FOLDER, timm:NAME, python:pkg.module:factory.

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 
 import pytest
 
@@ -72,6 +74,22 @@ def test_few_uploads_come_at_a_time_and_the_disk_is_not_filled(door, tmp_path):
     door.open = 0
     (tmp_path / "upload").write_bytes(b"\0" * 33_000)
     assert answered(door, UPLOAD, method="POST", headers=length(10)) == [503]
+
+
+def _written(path, since):
+    path.parent.mkdir()
+    path.write_bytes(b"\0" * 20_000)
+    os.utime(path, (since, since))
+
+
+def test_files_that_had_time_to_be_read_are_deleted_and_the_pages_own_stay(tmp_path):
+    own, old, new = (tmp_path / name / "x.png" for name in ("own", "old", "new"))
+    _written(own, since=0)
+    door = Door(house, folder=tmp_path, bytes=1000, uploads=1)
+    _written(old, since=0)
+    _written(new, since=time.time())
+    assert answered(door, UPLOAD, method="POST", headers=length(10)) == [200]
+    assert [path.exists() for path in (own, old, new)] == [True, False, True]
 
 
 def test_an_upload_that_its_reader_stumbles_over_is_the_senders_fault(tmp_path):

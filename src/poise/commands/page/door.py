@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ _BESIDE = 1 << 16
 _UPLOAD = "/gradio_api/upload"
 _WAITING = 32
 """Files of the largest size that may lie on disk at a time."""
+_KEPT_SECONDS = 120.0
 
 
 class Door:
@@ -29,14 +32,14 @@ class Door:
 
     Args:
         app: what stands behind.
-        folder: where it keeps uploaded files.
+        folder: where it keeps uploaded files; what lies there already stays.
         bytes: the most bytes of such a file.
         uploads: the most uploads at a time.
     """
 
     def __init__(self, app: App, *, folder: Path, bytes: int, uploads: int) -> None:  # noqa: A002 - what is counted
         self.app, self.folder, self.bytes, self.uploads = app, folder, bytes, uploads
-        self.open = 0
+        self.open, self.own = 0, set(folder.rglob("*"))
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with 400, 404, 411, 413 or 503."""
@@ -65,8 +68,17 @@ class Door:
         return 503 if uploading and (self.open >= self.uploads or self._full()) else 0
 
     def _full(self) -> bool:
-        sizes = (path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
-        return sum(sizes) > _WAITING * self.bytes
+        """Whether uploaded files fill their room; those that had time to be read are deleted first."""
+        size, now = 0, time.time()
+        for path in set(self.folder.rglob("*")) - self.own:
+            with suppress(OSError):  # a folder that is not empty, or what is gone already
+                if path.is_dir():
+                    path.rmdir()
+                elif now - path.stat().st_mtime > _KEPT_SECONDS:
+                    path.unlink()
+                else:
+                    size += path.stat().st_size
+        return size > _WAITING * self.bytes
 
     async def _uploaded(self, scope: Message, receive: Receive, send: Send) -> None:
         """Let an upload in; one that its reader stumbles over is the sender's fault."""

@@ -23,7 +23,6 @@ from poise.core.misuse import Failure, Misuse
 CSS = (Path(__file__).with_name("page.css")).read_text(encoding="utf-8")
 
 _THUMBNAIL = 96
-_KEEP_FILES = (30, 60)
 _KEEP_SESSION = 3600
 _REST, _PATIENCE = 0.4, 10.0
 _MODEL = {"concurrency_id": "model", "concurrency_limit": 1}
@@ -45,7 +44,7 @@ def page(exhibit: Exhibit, title: str) -> gr.Blocks:
         title: plain text above everything.
     """
     desk, first = Desk(exhibit), exhibit.example(0)
-    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=_KEEP_FILES, fill_width=True) as blocks:
+    with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as blocks:
         shown = gr.State(first, time_to_live=_KEEP_SESSION)
         attacked, proof = (gr.State(None, time_to_live=_KEEP_SESSION) for _ in range(2))
         gr.Markdown(f"# {title}", sanitize_html=True)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from poise.attacks import FGSM, PGD, AutoPGD
     from poise.commands.certify import certify
     from poise.commands.compare import compare
+    from poise.commands.demo import demo
     from poise.commands.doctor import doctor
     from poise.commands.export import export
     from poise.commands.finetune import finetune
@@ -87,6 +88,7 @@ __all__ = [
     "accuracy_curve",
     "certify",
     "compare",
+    "demo",
     "doctor",
     "expected_robustness",
     "export",
@@ -144,6 +146,7 @@ _HOMES = {
     "accuracy_curve": "poise.evaluation",
     "certify": "poise.commands.certify",
     "compare": "poise.commands.compare",
+    "demo": "poise.commands.demo",
     "doctor": "poise.commands.doctor",
     "expected_robustness": "poise.evaluation",
     "export": "poise.commands.export",

@@ -76,6 +76,7 @@ VERBS = {
     "export": Verb(
         "a model as a file for another runtime, with a model card", "poise export run:runs/finetune", positional="model"
     ),
+    "demo": Verb("a page to try and attack a model in the browser", "poise demo runs/mix", positional="model"),
     "compare": Verb(
         "what a new model loses and gains against the old one, and whether a release gate lets it pass",
         "poise compare runs/old runs/new --gate gate.yaml --out comparison",

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from poise.core.misuse import Misuse
-from poise.data.decoding import central_square, header, tensor_of
+from poise.data.decoding import central_part, header, tensor_of
 
 ORIENTATION = 0x0112
 RAMP = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
@@ -86,11 +86,14 @@ def test_header_tells_grey_from_colour(mode, grey):
     assert header(reopened(Image.new(mode, (5, 3)))) == (grey, 5, 3)
 
 
-def test_the_central_square_is_cut_then_resized():
+def test_the_central_part_is_cut_then_resized():
     wide = np.zeros((4, 10), dtype=np.uint8)
     wide[:, 3:7] = RAMP[0, 1]
-    assert central_square(10, 4) == (3, 0, 7, 4)
-    assert central_square(4, 9) == (0, 2, 4, 6)
+    assert central_part(10, 4) == (3, 0, 7, 4)
+    assert central_part(4, 9) == (0, 2, 4, 6)
+    assert central_part(10, 4, 1 / 2) == (4, 0, 6, 4)
+    assert central_part(10, 4, 5) == (0, 1, 10, 3)
+    assert tensor_of(Image.fromarray(wide), 1, (2, 4)).shape == (1, 2, 4)
     assert tensor_of(Image.fromarray(wide), 1, 2).tolist() == [[[40, 40], [40, 40]]]
     assert tensor_of(Image.fromarray(RAMP), 1, 2).tolist() == [RAMP[:, :2].tolist()]
 

@@ -47,33 +47,34 @@ def header(image: Image.Image) -> Header:
     return Header(image.mode in _GREY_MODES, width, height)
 
 
-def tensor_of(image: Image.Image, channels: int, image_size: int | None) -> UInt8[Tensor, "c h w"]:
+def tensor_of(image: Image.Image, channels: int, image_size: int | tuple[int, int] | None) -> UInt8[Tensor, "c h w"]:
     """Decode an image.
 
     Args:
         image: opened by Pillow.
         channels: 1 for grey, 3 for RGB.
-        image_size: side of the square it is cut and resized to, or None to keep its size.
+        image_size: side of the square it is cut and resized to, or height and width; None to keep its size.
     """
     orientation = _orientation(image)
     image = _plain(image, "L" if channels == 1 else "RGB")
     if orientation in _TRANSPOSITIONS:
         image = image.transpose(_TRANSPOSITIONS[orientation])
     if image_size is not None:
-        image = image.crop(central_square(*image.size)).resize((image_size, image_size), Image.Resampling.BILINEAR)
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        image = image.crop(central_part(*image.size, width / height)).resize((width, height), Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(image))
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 
 
-def central_square(width: int, height: int) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the largest central square.
+def central_part(width: int, height: int, ratio: float = 1.0) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the largest central rectangle that is `ratio` times as wide as high.
 
     Cutting before resizing shows the same part of the image as cutting after, and never builds the enlarged strip of a
-    long panorama.
+    long panorama. At least a pixel is left in either direction.
     """
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    return left, top, left + side, top + side
+    wide, high = max(1, min(width, round(height * ratio))), max(1, min(height, round(width / ratio)))
+    left, top = (width - wide) // 2, (height - high) // 2
+    return left, top, left + wide, top + high
 
 
 def _orientation(image: Image.Image) -> int:

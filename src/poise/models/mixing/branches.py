@@ -1,4 +1,4 @@
-"""Running both branches of a mixture once each, side by side where the device can."""
+"""The two branches of a mixture: whether they fit each other, and running each once, side by side where possible."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from poise.core.misuse import Misuse
+from poise.models.classifier import Classifier
 
 
 class Seen(NamedTuple):
@@ -42,3 +45,26 @@ def both(standard: Run, robust: Run, images: Float[Tensor, "n *shape"]) -> tuple
     for tensor in (first.logits, *first.features):
         tensor.record_stream(here)
     return first, second
+
+
+def refuse_strangers(standard: Classifier, robust: Classifier) -> None:
+    """Refuse two classifiers that cannot be mixed.
+
+    Raises:
+        Misuse: for other classes, dtypes, devices or image shapes than each other's.
+    """
+    if standard.classes != robust.classes:
+        raise Misuse(
+            f"the branches tell different classes apart: {', '.join(standard.classes[:3])}, ... and "
+            f"{', '.join(robust.classes[:3])}, ...; both must know the same, in the same order"
+        )
+    for what in ("dtype", "device"):
+        if getattr(standard, what) != getattr(robust, what):
+            raise Misuse(
+                f"the branches must share their {what}; got {getattr(standard, what)} and {getattr(robust, what)}"
+            )
+    if standard.blueprint.shape != robust.blueprint.shape:
+        raise Misuse(
+            f"the branches were opened for images of shape {standard.blueprint.shape} and {robust.blueprint.shape}; "
+            "open both for the images of the data (open_model(..., shape=...)), each resizes inside"
+        )

@@ -15,7 +15,7 @@ from poise.core.misuse import Misuse
 from poise.models.blueprint import Blueprint
 from poise.models.classifier import Classifier
 from poise.models.mixing.blend import Blend
-from poise.models.mixing.branches import Seen, both
+from poise.models.mixing.branches import Seen, both, refuse_strangers
 from poise.models.mixing.features import seen_by
 from poise.models.mixing.gate import Gate
 from poise.models.mixing.logspace import LogProbabilities, log_mean, log_of, log_probabilities, log_weights
@@ -64,12 +64,19 @@ class Mixture(nn.Module):
 
     def forward(self, images: Float[Tensor, "n *shape"], *, with_gate: bool = False) -> Float[Tensor, "n columns"]:
         """Log-probabilities of the mixture; with a column more, the raw gate, on request."""
-        low, high = self.blend.alpha_low, self.blend.alpha_high
-        if low == high and low in {0.0, 1.0} and not with_gate:
-            return self.of_one_branch(images, robust=low == 1)
+        if self._of_one_branch and not with_gate:
+            return self._alone(self.robust(images) if self.blend.alpha_low else self.standard(images))
         standard, robust, raw = self.seen(images)
         mixed = self.mixed(standard, robust, raw).to(standard.dtype)
         return torch.cat([mixed, self._needed(raw)[:, None].to(mixed.dtype)], dim=1) if with_gate else mixed
+
+    def of_outputs(
+        self, standard: Float[Tensor, "n classes"], robust: Float[Tensor, "n classes"], raw: Float[Tensor, " n"] | None
+    ) -> LogProbabilities:
+        """What `forward` says of images whose outputs `seen` has given before; no branch runs."""
+        if self._of_one_branch:
+            return self._alone(robust if self.blend.alpha_low else standard)
+        return self.mixed(standard, robust, raw).to(standard.dtype)
 
     @torch.no_grad()
     def measure(self, images: Float[Tensor, "n *shape"]) -> None:
@@ -119,10 +126,14 @@ class Mixture(nn.Module):
         moved = self.blend.scale_robust * logits.double() if sharpening is None else sharpening(logits)
         return log_probabilities(moved)
 
-    def of_one_branch(self, images: Float[Tensor, "n *shape"], *, robust: bool) -> LogProbabilities:
-        """The mixture at alpha 1 or 0, for which the other branch does not run."""
-        logits: Tensor = self.robust(images) if robust else self.standard(images)
-        if robust:
+    @property
+    def _of_one_branch(self) -> bool:
+        """Whether one branch decides alone, at a constant alpha of 0 or 1; the other one then does not run."""
+        return self.blend.alpha_low == self.blend.alpha_high and self.blend.alpha_low in {0.0, 1.0}
+
+    def _alone(self, logits: Float[Tensor, "n classes"]) -> LogProbabilities:
+        """The mixture at alpha 1 or 0, from the logits of the branch that decides."""
+        if self.blend.alpha_low:
             return self.robust_vote(logits).to(logits.dtype)
         return log_probabilities(self.blend.scale_standard * logits.double()).to(logits.dtype)
 
@@ -170,7 +181,7 @@ class MixedClassifier(Classifier):
                 of alpha without a gate.
         """
         blend = blend if isinstance(blend, Blend) else Blend.constant(float(blend))
-        _refuse_strangers(standard, robust)
+        refuse_strangers(standard, robust)
         blueprint = Blueprint(
             address="mixed",
             classes=standard.classes,
@@ -284,21 +295,3 @@ class MixedClassifier(Classifier):
 
 
 Mixture.face = MixedClassifier
-
-
-def _refuse_strangers(standard: Classifier, robust: Classifier) -> None:
-    if standard.classes != robust.classes:
-        raise Misuse(
-            f"the branches tell different classes apart: {', '.join(standard.classes[:3])}, ... and "
-            f"{', '.join(robust.classes[:3])}, ...; both must know the same, in the same order"
-        )
-    for what in ("dtype", "device"):
-        if getattr(standard, what) != getattr(robust, what):
-            raise Misuse(
-                f"the branches must share their {what}; got {getattr(standard, what)} and {getattr(robust, what)}"
-            )
-    if standard.blueprint.shape != robust.blueprint.shape:
-        raise Misuse(
-            f"the branches were opened for images of shape {standard.blueprint.shape} and {robust.blueprint.shape}; "
-            "open both for the images of the data (open_model(..., shape=...)), each resizes inside"
-        )

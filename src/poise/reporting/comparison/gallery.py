@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
 
 from poise.evaluation.flips import Change
 from poise.reporting import markup
 from poise.reporting.comparison.rows import side, span
-
-_LEVELS = 255
+from poise.reporting.pictures import image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +38,9 @@ def gallery(pictures: Sequence[Picture]) -> str:
 
 def _shown(picture: Picture) -> str:
     change = picture.change
-    images = [_image(picture.clean, f"{change.id}, clean")]
+    images = [image(picture.clean, f"{change.id}, clean")]
     if picture.adversarial is not None:
-        images.append(_image(picture.adversarial, f"{change.id}, adversarial for the new model"))
+        images.append(image(picture.adversarial, f"{change.id}, adversarial for the new model"))
     facts = [
         f"{change.label}: lost at {span(change.epsilons)}",
         f"old {side(change.old)}",
@@ -54,11 +50,3 @@ def _shown(picture: Picture) -> str:
     told = "".join(markup.element("p", escape(fact)) for fact in facts)
     name = markup.element("figcaption", escape(change.id))
     return markup.element("figure", name, markup.element("div", *images, class_="pictures"), told)
-
-
-def _image(pixels: Float[np.ndarray, "c h w"], alternative: str) -> str:
-    levels = np.rint(np.clip(pixels, 0, 1) * _LEVELS).astype(np.uint8)
-    stored = io.BytesIO()
-    Image.fromarray(levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0)).save(stored, format="PNG")
-    source = f"data:image/png;base64,{base64.b64encode(stored.getvalue()).decode('ascii')}"
-    return f'<img src="{source}" alt="{escape(alternative)}">'

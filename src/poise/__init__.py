@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from poise.commands.certify import certify
     from poise.commands.compare import compare
     from poise.commands.doctor import doctor
+    from poise.commands.estimate import rehearse
     from poise.commands.export import export
     from poise.commands.finetune import finetune
     from poise.commands.merge import merge
@@ -92,6 +93,7 @@ __all__ = [
     "profile",
     "quickstart",
     "read_adversarials",
+    "rehearse",
     "report",
     "tune",
     "update",
@@ -144,6 +146,7 @@ _HOMES = {
     "profile": "poise.commands.profile",
     "quickstart": "poise.commands.quickstart",
     "read_adversarials": "poise.evaluation",
+    "rehearse": "poise.commands.estimate",
     "report": "poise.commands.report",
     "tune": "poise.commands.tune",
     "update": "poise.commands.update",

@@ -17,6 +17,9 @@ FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 """Exit codes beside 0: work that could not go on, a request that cannot be honoured, Ctrl-C."""
 
 
+_DRY_RUN = "print the full recipe and what it would cost, by passes timed on this machine, and make nothing"
+
+
 @dataclass(frozen=True)
 class Verb:
     """A command.
@@ -130,15 +133,22 @@ def _overview() -> str:
 
 
 def _run(name: str, words: list[str]) -> int:
+    from poise.commands.estimate import REHEARSED, rehearse  # noqa: PLC0415 - only a verb needs it
+
     if name not in VERBS:
         raise Misuse(f"unknown command {name!r}; {suggestion(name, VERBS)}")
     verb = VERBS[name]
     module = import_module(f"poise.commands.{name}")
     function: Callable[..., Any] = getattr(module, name)
     parser = _parser(name, verb, function)
+    if name in REHEARSED:
+        parser.add_argument("--dry_run", type=bool, default=False, help=_DRY_RUN)
     named = _normalised(words, verb, parser)
     chosen = parser.parse_args(module.inherited(named) if hasattr(module, "inherited") else named)
     options = {key: value for key, value in vars(parser.instantiate(chosen)).items() if key != "config"}
+    if options.pop("dry_run", False):
+        print(rehearse(name, **options))  # noqa: T201 - the result
+        return 0
     return int(getattr(function(**options), "exit_code", 0))
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from poise.attacks import FGSM, PGD, AutoPGD
     from poise.commands.certify import certify
     from poise.commands.compare import compare
+    from poise.commands.completion import completion
     from poise.commands.doctor import doctor
     from poise.commands.estimate import rehearse
     from poise.commands.export import export
@@ -85,6 +86,7 @@ __all__ = [
     "Whole",
     "certify",
     "compare",
+    "completion",
     "doctor",
     "export",
     "finetune",
@@ -138,6 +140,7 @@ _HOMES = {
     "Whole": "poise.training",
     "certify": "poise.commands.certify",
     "compare": "poise.commands.compare",
+    "completion": "poise.commands.completion",
     "doctor": "poise.commands.doctor",
     "export": "poise.commands.export",
     "finetune": "poise.commands.finetune",

@@ -20,9 +20,6 @@ from poise.commands.recipe import recipe_text
 from poise.core.misuse import Misuse
 from poise.training import process_state
 
-REHEARSED = ("finetune", "update", "mix", "profile", "certify", "tune")
-"""Verbs that do long work."""
-
 _REHEARSING: ContextVar[bool] = ContextVar("rehearsing", default=False)
 
 
@@ -107,8 +104,11 @@ def rehearse(verb: str, **options: Any) -> Rehearsal:
     Raises:
         Misuse: for what the command itself would refuse, and under several processes.
     """
-    if verb not in REHEARSED:
-        raise Misuse(f"{verb} does no long work that could be estimated; valid: {', '.join(REHEARSED)}")
+    from poise.cli import VERBS  # noqa: PLC0415 - the command line imports the commands
+
+    long = [name for name, known in VERBS.items() if known.long]
+    if verb not in long:
+        raise Misuse(f"{verb} does no long work that could be estimated; valid: {', '.join(long)}")
     function: Callable[..., object] = getattr(import_module(f"poise.commands.{verb}"), verb)
     return rehearsal_of(lambda: function(**options))
 

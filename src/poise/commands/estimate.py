@@ -45,7 +45,7 @@ class Work:
         return self.pace.seconds(self.most if self.least is None else self.least), self.pace.seconds(self.most)
 
     def __mul__(self, times: int) -> Work:
-        label = self.label if times == 1 else f"{times} times {self.label}"
+        label = self.label if times == 1 else f"{self.label}, {times} times"
         return Work(label, self.pace, self.most * times, None if self.least is None else self.least * times)
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any, Literal, NoReturn, get_args, get_origin
+from typing import Any, NoReturn, get_args, get_origin
 
 from poise.core.misuse import Failure, Misuse, suggestion
 from poise.core.threat import Epsilon
@@ -164,7 +164,7 @@ def _run(name: str, words: list[str]) -> int:
     verb = VERBS[name]
     module = import_module(f"poise.commands.{name}")
     function: Callable[..., Any] = getattr(module, name)
-    parser = _parser(name, verb, function)
+    parser = parser_of(name, verb, function)
     named = _normalised(words, verb, parser)
     chosen = parser.parse_args(module.inherited(named) if hasattr(module, "inherited") else named)
     options = {key: value for key, value in vars(parser.instantiate(chosen)).items() if key != "config"}
@@ -180,7 +180,8 @@ def _rehearsed(name: str, options: dict[str, Any]) -> int:
     return 0
 
 
-def _parser(name: str, verb: Verb, function: Callable[..., Any]) -> Any:
+def parser_of(name: str, verb: Verb, function: Callable[..., Any]) -> Any:
+    """The parser of a verb's options, as its function's types and docstring tell them."""
     from jsonargparse import ArgumentParser, set_loader  # noqa: PLC0415 - only a verb needs it
     from jsonargparse.typing import register_type  # noqa: PLC0415
 
@@ -209,29 +210,9 @@ def options_of(name: str, tree: dict[str, Any]) -> dict[str, Any]:
     from poise.commands.recipe import expanded  # noqa: PLC0415
 
     function: Callable[..., Any] = getattr(import_module(f"poise.commands.{name}"), name)
-    parser = _parser(name, VERBS[name], function)
+    parser = parser_of(name, VERBS[name], function)
     found = parser.instantiate(parser.parse_object(expanded(tree)))
     return {key: value for key, value in vars(found).items() if key not in {"config", "dry_run"}}
-
-
-def choices_of(name: str) -> dict[str, tuple[str, ...]]:
-    """The options of a verb, those of families' members among them, each with the values that it is closed to."""
-    from poise.commands.recipe import FAMILIES, fields_of, members  # noqa: PLC0415
-
-    module = import_module(f"poise.commands.{name}")
-    found: dict[str, tuple[str, ...]] = {}
-    for action in _parser(name, VERBS[name], getattr(module, name))._actions:  # noqa: SLF001
-        option = action.option_strings[-1] if len(action.option_strings) == 1 else f"--{action.dest}"
-        family, kind = option.rpartition(".")[2].removeprefix("--"), getattr(action, "_typehint", None)
-        if family in FAMILIES:
-            found[option] = tuple(members(family))
-            found |= {f"{option}.{field}": () for member in members(family) for field in fields_of(family, member)}
-        elif not option.endswith(".help"):
-            closed = (
-                value for part in (kind, *get_args(kind)) if get_origin(part) is Literal for value in get_args(part)
-            )
-            found[option] = ("true", "false") if kind is bool else tuple(map(str, closed))
-    return found
 
 
 def _load_recipe(text: str) -> Any:

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from poise.cli import VERBS, choices_of, main
-from poise.commands.completion import completion
+from poise.cli import VERBS, main
+from poise.commands.completion import choices_of, completion
 
 
 @pytest.fixture(scope="module")

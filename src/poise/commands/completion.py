@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
+from importlib import import_module
+from typing import Literal, get_args, get_origin
 
+from poise.commands.recipe import FAMILIES, fields_of, members
 from poise.core.misuse import Misuse, suggestion
 
 Shell = Literal["bash", "zsh", "fish"]
@@ -29,7 +31,7 @@ def completion(shell: Shell = "bash") -> str:
     Raises:
         Misuse: for another shell.
     """
-    from poise.cli import VERBS, choices_of  # noqa: PLC0415 - the command line imports the commands
+    from poise.cli import VERBS  # noqa: PLC0415 - the command line imports the commands
 
     writers: dict[str, Callable[[Mapping[str, str], Mapping[str, Choices]], str]] = {
         "bash": _bash,
@@ -42,6 +44,26 @@ def completion(shell: Shell = "bash") -> str:
     script = writers[shell](summaries, {name: choices_of(name) for name in VERBS})
     print(script)  # noqa: T201 - the result
     return script
+
+
+def choices_of(name: str) -> dict[str, tuple[str, ...]]:
+    """The options of a verb, those of families' members among them, each with the values that it is closed to."""
+    from poise.cli import VERBS, parser_of  # noqa: PLC0415
+
+    module = import_module(f"poise.commands.{name}")
+    found: dict[str, tuple[str, ...]] = {}
+    for action in parser_of(name, VERBS[name], getattr(module, name))._actions:  # noqa: SLF001
+        option = action.option_strings[-1] if len(action.option_strings) == 1 else f"--{action.dest}"
+        family, kind = option.rpartition(".")[2].removeprefix("--"), getattr(action, "_typehint", None)
+        if family in FAMILIES:
+            found[option] = tuple(members(family))
+            found |= {f"{option}.{field}": () for member in members(family) for field in fields_of(family, member)}
+        elif not option.endswith(".help"):
+            closed = (
+                value for part in (kind, *get_args(kind)) if get_origin(part) is Literal for value in get_args(part)
+            )
+            found[option] = ("true", "false") if kind is bool else tuple(map(str, closed))
+    return found
 
 
 def _bash(summaries: Mapping[str, str], choices: Mapping[str, Choices]) -> str:

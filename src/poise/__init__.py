@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from poise.attacks import FGSM, PGD, AutoPGD
     from poise.commands.certify import certify
     from poise.commands.compare import compare
+    from poise.commands.completion import completion
     from poise.commands.demo import demo
     from poise.commands.doctor import doctor
+    from poise.commands.estimate import rehearse
     from poise.commands.export import export
     from poise.commands.finetune import finetune
     from poise.commands.merge import merge
@@ -88,6 +90,7 @@ __all__ = [
     "accuracy_curve",
     "certify",
     "compare",
+    "completion",
     "demo",
     "doctor",
     "expected_robustness",
@@ -101,6 +104,7 @@ __all__ = [
     "quickstart",
     "read_adversarials",
     "read_profile",
+    "rehearse",
     "report",
     "tune",
     "update",
@@ -147,6 +151,7 @@ _HOMES = {
     "certify": "poise.commands.certify",
     "compare": "poise.commands.compare",
     "demo": "poise.commands.demo",
+    "completion": "poise.commands.completion",
     "doctor": "poise.commands.doctor",
     "expected_robustness": "poise.evaluation",
     "export": "poise.commands.export",
@@ -159,6 +164,7 @@ _HOMES = {
     "quickstart": "poise.commands.quickstart",
     "read_adversarials": "poise.evaluation",
     "read_profile": "poise.evaluation",
+    "rehearse": "poise.commands.estimate",
     "report": "poise.commands.report",
     "tune": "poise.commands.tune",
     "update": "poise.commands.update",

@@ -16,6 +16,17 @@ from poise.core.threat import Epsilon
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 """Exit codes beside 0: work that could not go on, a request that cannot be honoured, Ctrl-C."""
 
+EXIT_CODES = {
+    0: "done; a gate passed",
+    FAILED: "work began and could not go on, or an error of poise itself; a gate failed",
+    REFUSED: "the request cannot be honoured, or a file not be read or written; a gate cannot be judged",
+    INTERRUPTED: "interrupted by Ctrl-C; a profile goes on with the same command, a run with --resume",
+}
+"""What each exit code means."""
+
+
+_DRY_RUN = "print the full recipe and what it would cost, by passes timed on this machine, and make nothing"
+
 
 @dataclass(frozen=True)
 class Verb:
@@ -26,6 +37,7 @@ class Verb:
         example: a call that works.
         positional: the option that words without a name belong to, or the options that such words name in turn.
         many: whether several such words are allowed for one option.
+        long: whether it does long work, which a dry run estimates.
 
     The command ends with the `exit_code` of what its function returns, where that has one, and else with 0.
     """
@@ -34,6 +46,7 @@ class Verb:
     example: str
     positional: str | tuple[str, ...] | None = None
     many: bool = False
+    long: bool = False
 
 
 VERBS = {
@@ -42,18 +55,24 @@ VERBS = {
         "make a pretrained classifier robust on your images",
         "poise finetune timm:resnet18 --weights resnet18.safetensors --data folder:photos --threat.epsilon 4/255",
         positional="model",
+        long=True,
     ),
     "tune": Verb(
         "search for the best options of a fine-tuning",
         "poise tune search.yaml --trials 50 --where 'clean >= 0.8'",
         positional="recipe",
+        long=True,
     ),
     "update": Verb(
         "replace a model by a better one without losing what the old one did right",
         "poise update --old run:runs/yesterday --new run:runs/today",
+        long=True,
     ),
     "profile": Verb(
-        "verdicts on every image over a grid of epsilons", "poise profile run:runs/finetune", positional="model"
+        "verdicts on every image over a grid of epsilons",
+        "poise profile run:runs/finetune",
+        positional="model",
+        long=True,
     ),
     "merge": Verb(
         "profiles of parts of the data, joined into one",
@@ -64,11 +83,13 @@ VERBS = {
     "mix": Verb(
         "one classifier from an accurate and a robust one",
         "poise mix --standard run:runs/standard --robust run:runs/finetune --lose 1",
+        long=True,
     ),
     "certify": Verb(
         "a proven radius for every image: smoothing, or bounds of the network itself",
         "poise certify run:runs/finetune --sigma 0.25",
         positional="model",
+        long=True,
     ),
     "report": Verb(
         "runs beside each other: a table and a page", "poise report runs/a runs/b", positional="runs", many=True
@@ -83,6 +104,11 @@ VERBS = {
         positional=("old", "new"),
     ),
     "doctor": Verb("versions, devices and speed, to paste into an issue", "poise doctor"),
+    "completion": Verb(
+        "a script with which bash, zsh or fish complete verbs and options",
+        "poise completion bash > poise.bash",
+        positional="shell",
+    ),
 }
 
 
@@ -126,7 +152,10 @@ def _overview() -> str:
         "usage: poise VERB [OPTIONS]\n\nRobust image classifiers from pretrained ones.\n\n"
         + "\n".join(lines)
         + "\n\npoise VERB --help lists a verb's options; poise --version says the version.\n"
-        "Every option can stand in a recipe: poise finetune --config recipe.yaml --schedule.stop 0.6"
+        "Every option can stand in a recipe: poise finetune --config recipe.yaml --schedule.stop 0.6\n"
+        f"Before long work ({', '.join(name for name, verb in VERBS.items() if verb.long)}), "
+        "--dry-run prints the recipe and what it would cost.\n\n"
+        "exit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
     )
 
 
@@ -136,14 +165,24 @@ def _run(name: str, words: list[str]) -> int:
     verb = VERBS[name]
     module = import_module(f"poise.commands.{name}")
     function: Callable[..., Any] = getattr(module, name)
-    parser = _parser(name, verb, function)
+    parser = parser_of(name, verb, function)
     named = _normalised(words, verb, parser)
     chosen = parser.parse_args(module.inherited(named) if hasattr(module, "inherited") else named)
     options = {key: value for key, value in vars(parser.instantiate(chosen)).items() if key != "config"}
+    if options.pop("dry_run", False):
+        return _rehearsed(name, options)
     return int(getattr(function(**options), "exit_code", 0))
 
 
-def _parser(name: str, verb: Verb, function: Callable[..., Any]) -> Any:
+def _rehearsed(name: str, options: dict[str, Any]) -> int:
+    from poise.commands.estimate import rehearse  # noqa: PLC0415 - only a dry run needs it
+
+    print(rehearse(name, **options))  # noqa: T201 - the result
+    return 0
+
+
+def parser_of(name: str, verb: Verb, function: Callable[..., Any]) -> Any:
+    """The parser of a verb's options, as its function's types and docstring tell them."""
     from jsonargparse import ArgumentParser, set_loader  # noqa: PLC0415 - only a verb needs it
     from jsonargparse.typing import register_type  # noqa: PLC0415
 
@@ -158,6 +197,8 @@ def _parser(name: str, verb: Verb, function: Callable[..., Any]) -> Any:
     parser = Parser(prog=f"poise {name}", parser_mode="recipe", epilog=f"example: {verb.example}")
     parser.add_argument("--config", action="config", help="a recipe; options given beside it win")
     parser.add_function_arguments(function, as_positional=False, fail_untyped=True)
+    if verb.long:
+        parser.add_argument("--dry_run", type=bool, default=False, help=_DRY_RUN)
     return parser
 
 
@@ -170,9 +211,9 @@ def options_of(name: str, tree: dict[str, Any]) -> dict[str, Any]:
     from poise.commands.recipe import expanded  # noqa: PLC0415
 
     function: Callable[..., Any] = getattr(import_module(f"poise.commands.{name}"), name)
-    parser = _parser(name, VERBS[name], function)
+    parser = parser_of(name, VERBS[name], function)
     found = parser.instantiate(parser.parse_object(expanded(tree)))
-    return {key: value for key, value in vars(found).items() if key != "config"}
+    return {key: value for key, value in vars(found).items() if key not in {"config", "dry_run"}}
 
 
 def _load_recipe(text: str) -> Any:

@@ -3,11 +3,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from poise.cli import VERBS, main
+from poise.cli import EXIT_CODES, VERBS, main
 from poise.commands.recipe import read_recipe
+from poise.core.misuse import Failure, Misuse
 
 
 def _said(capsys, *words: str) -> tuple[int, str]:
@@ -102,6 +104,26 @@ def test_every_verb_has_help_that_names_its_options(capsys, verb):
     assert VERBS[verb].example in " ".join(told.split())
     for name in {"finetune": ["--schedule", "--skip_unreadable"], "report": ["--out"]}.get(verb, []):
         assert name in told
+
+
+def test_help_and_docs_name_every_exit_code(capsys):
+    assert main(["--help"]) == 0
+    told = capsys.readouterr().out
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
+    for code, meaning in EXIT_CODES.items():
+        assert f"  {code:<4} {meaning}\n" in told
+        assert f"| {code} | {meaning} |\n" in page
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(Misuse("x"), 2), (Failure("x"), 1), (OSError(28, "full"), 2), (KeyboardInterrupt(), 130)]
+)
+def test_what_stops_a_command_decides_its_exit_code(error, code, capsys, monkeypatch):
+    def stopped() -> None:
+        raise error
+
+    monkeypatch.setattr("poise.commands.doctor.doctor", stopped)
+    assert _said(capsys, "doctor")[0] == code
 
 
 def test_version_is_the_packages(capsys):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from poise.commands.demand import certification_work
+from poise.commands.estimate import rehearsed
 from poise.commands.opening import Source, Split, check_split, open_whole, placed
 from poise.commands.profile import profile_path
 from poise.commands.recipe import refuse_changes, write_recipe
@@ -22,6 +24,8 @@ from poise.evaluation.certificates.sampling import Sampling
 from poise.evaluation.soundness.certified import CertifiedBroken
 from poise.models import Classifier, Vote, save_model, smooth
 from poise.training import process_state
+
+_UNKNOWN = ("images on which the smoothed classifier is undecided, which are given up early: hence a range",)
 
 
 def certify(
@@ -93,17 +97,27 @@ def certify(
     images = decoded(getattr(source.open(), split))
     classifier = open_whole(model, images, weights=weights, seed=seed)
     target = out or profile_path(model)
+    folder = None
     if sigma is not None:
         classifier = smooth(classifier, sigma=sigma, vote=vote, seed=seed)
-        folder = _smoothed_folder(options | {"data": source.data}, classifier, out)
+        folder = _place(options | {"data": source.data}, out)
         model, target = f"run:{folder.path.as_posix()}", folder.profile
-    placed(classifier).eval()
-    certification = Certification(
-        method=method or default_method(classifier), norm=norm or "l2", largest=largest, sampling=sampling
-    )
     known = _known_profile(target, classifier, images, norm)
-    if known is not None:
-        certification = replace(certification, norm=known.header.norm)
+    certification = Certification(
+        method=method or default_method(classifier),
+        norm=norm or "l2" if known is None else known.header.norm,
+        largest=largest,
+        sampling=sampling,
+    )
+    rehearsed(
+        "certify",
+        options | asdict(source),
+        lambda: [certification_work(placed(classifier).eval(), images, certification)],
+        _UNKNOWN,
+    )
+    if folder is not None:
+        _begin(folder, options | {"data": source.data}, classifier)
+    placed(classifier).eval()
     journal = target.with_name(f"{target.name}.certificate")
     with watching(f"certifying {model}") as watch:
         certificate = proven(classifier, images, certification, journal=journal, watch=watch)
@@ -125,19 +139,25 @@ def _check(split: str, norm: str | None, sigma: float | None, method: str | None
         raise Misuse("certify works in one process; start it without accelerate launch")
 
 
-def _smoothed_folder(options: Mapping[str, object], classifier: Classifier, out: Path | None) -> RunFolder:
-    """The smoothed classifier's run folder: a new one, or one whose certification was interrupted."""
+def _place(options: Mapping[str, object], out: Path | None) -> RunFolder:
+    """Where the smoothed classifier's run stands, if its certification was interrupted, or will stand."""
     if out is not None and out.exists():
         folder = RunFolder.open(out)
         refuse_changes(folder, options, ignored=("out", "batch_size"))
         if folder.profile.exists():
             raise Misuse(f"{out} is certified already; choose another folder with --out, or certify run:{out}")
         return folder
-    folder = RunFolder.create(out or fresh_path(Path("runs/smoothed")))
+    return RunFolder(out or fresh_path(Path("runs/smoothed")))
+
+
+def _begin(folder: RunFolder, options: Mapping[str, object], classifier: Classifier) -> None:
+    """Make the smoothed classifier's run folder, unless it is there."""
+    if folder.path.exists():
+        return
+    RunFolder.create(folder.path)
     write_recipe(folder, "certify", {**options, "out": folder.path})
     save_model(classifier, folder.path)
     say(f"{folder.path}: the smoothed classifier; after an interruption, go on with --out {folder.path}")
-    return folder
 
 
 def _known_profile(target: Path, classifier: Classifier, images: ImageSet, norm: Norm | None) -> Profile | None:

@@ -5,26 +5,21 @@ from __future__ import annotations
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import get_args
 
-import torch
-
-from poise.commands.opening import open_whole
+from poise.commands.opening import Source, Split, check_split, open_whole, placed
 from poise.commands.page.exhibit import Exhibit
 from poise.commands.page.serving import Served, serve
 from poise.commands.page.uploads import Limits
-from poise.commands.profile import Split
 from poise.commands.run import recipe_of, with_threat_of
 from poise.commands.terminal import say
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
-from poise.data import ImageSet, open_data
+from poise.data import ImageSet, first
 from poise.evaluation import Method
 from poise.evaluation.certificates.certification import Certification, default_method
 from poise.evaluation.certificates.sampling import Sampling
 from poise.models import Classifier
-from poise.training import process_state
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -89,28 +84,20 @@ def demo(
     """
     if find_spec("gradio") is None:
         raise Misuse("poise demo needs gradio; install it with: pip install 'poise[demo]'")
-    if split not in get_args(Split):
-        raise Misuse(f"unknown split {split!r}; {suggestion(str(split), get_args(Split))}")
+    check_split(split)
     if images < 1:
         raise Misuse(f"at least 1 image must be there to pick from; got {images}")
     limits, sampling = Limits(megabytes=megabytes, megapixels=megapixels), Sampling(samples=samples, seed=seed)
     Certification(method=method or "local")
     model = _address(model)
     recipe = recipe_of(model)
-    splits = open_data(
-        data or recipe.get("data", "digits"),
-        image_size=recipe.get("image_size") if image_size is None else image_size,
-        limit=recipe.get("limit") if limit is None else limit,
-        skip_unreadable=skip_unreadable or bool(recipe.get("skip_unreadable")),
-    )
-    whole: ImageSet = getattr(splits, split)
-    classifier = open_whole(model, whole, weights=weights, seed=seed)
-    device = process_state().device
-    classifier.to(device if device.type == "cuda" else "cpu")
+    source = Source.of(recipe, data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
+    whole: ImageSet = getattr(source.open(), split)
+    classifier = placed(open_whole(model, whole, weights=weights, seed=seed))
     threat = threat or Threat(**recipe.get("threat", {}))
     exhibit = Exhibit(
         classifier=classifier,
-        images=whole.select(torch.arange(min(images, len(whole)))),
+        images=first(whole, images),
         threat=threat,
         certification=_certification(classifier, threat, method, sampling) if certify else None,
         limits=limits,

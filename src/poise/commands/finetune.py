@@ -8,18 +8,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from poise.commands.demand import training_works
 from poise.commands.diagnosis import attending, conclusion, plan_of, setting_of, standard_accuracy
+from poise.commands.estimate import Work
 from poise.commands.fitting import begun, fit, seconds
 from poise.commands.opening import Source
 from poise.commands.run import Run
 from poise.commands.terminal import say
-from poise.commands.validation import check_validation, validation
+from poise.commands.validation import Judging, check_validation, validation, validation_works
 from poise.core.threat import Threat
 from poise.data import Augmentation, ImageSet
 from poise.models import open_model
 from poise.objectives import Adversarial, Objective
 from poise.schedules import Hinge, Schedule
-from poise.training import Noted, Task, Training, Transfer, Validate, Whole, check_surroundings, check_task
+from poise.training import Noted, Task, Training, Transfer, Whole, check_surroundings, check_task
 
 
 def finetune(
@@ -88,7 +90,7 @@ def fine_tuned(
     options: Mapping[str, Any],
     *,
     resume: bool = False,
-    measuring: Callable[..., Validate | None] = validation,
+    measuring: Callable[..., Judging | None] = validation,
     noted: Noted = lambda _: None,
 ) -> Run:
     """What `finetune` does with its options; a search measures and listens in its own way.
@@ -106,7 +108,12 @@ def fine_tuned(
     splits = Source(**{field.name: options[field.name] for field in fields(Source)}).open()
     task = _task(given, splits.train)
     check_task(task, given.trackers)
-    folder = begun("finetune", options, given.out, resume=resume)
+    validate = measuring(splits.validation, given.threat, given.validate_on, given.schedule, given.seed)
+
+    def works() -> list[Work]:
+        return training_works(task) + validation_works(validate, task.classifier, given.training.epochs)
+
+    folder = begun("finetune", options, given.out, resume=resume, works=works)
     setting = setting_of(task, standard)
     look = attending(folder, setting)
 
@@ -115,7 +122,6 @@ def fine_tuned(
         noted(row)
 
     say(f"{folder.path.name}: {plan_of(task)}")
-    validate = measuring(splits.validation, given.threat, given.validate_on, given.schedule, given.seed)
     fit(task, folder, f"fine-tuning {folder.path.name}", validate=validate, noted=both, trackers=given.trackers)
     conclusion(folder, setting)
     say(f"{folder.path}: {given.training.epochs} epochs, {seconds(folder):.1f} s")

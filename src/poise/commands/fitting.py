@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from poise.commands.demand import EXAMINATION_UNKNOWN, TRAINING_UNKNOWN
+from poise.commands.estimate import Work, rehearsed
 from poise.commands.recipe import refuse_changes, write_recipe
 from poise.commands.run import fresh_path
 from poise.commands.terminal import say, watching
@@ -15,7 +17,13 @@ from poise.training import Noted, Task, Validate, on_main, train
 
 
 def begun(
-    verb: str, options: Mapping[str, object], out: Path | None, *, resume: bool, ignored: tuple[str, ...] = ()
+    verb: str,
+    options: Mapping[str, object],
+    out: Path | None,
+    *,
+    resume: bool,
+    works: Callable[[], Iterable[Work]],
+    ignored: tuple[str, ...] = (),
 ) -> RunFolder:
     """The run's folder with its recipe, the same in all processes: a new one, or the one to go on with.
 
@@ -24,26 +32,37 @@ def begun(
         options: all of the command's options, for the recipe.
         out: the folder asked for.
         resume: whether it is there already.
+        works: what is to be done there, for a rehearsal, which ends here.
         ignored: options beside `out` that a resumed run may be given anew; its recipe then says so.
 
     Raises:
         Misuse: if a folder to create is there, and if one to resume is not or was started with other options.
     """
-    return on_main(lambda: _begun(verb, options, out, resume=resume, ignored=ignored))
+    return on_main(lambda: _begun(verb, options, _place(verb, options, out, resume=resume, ignored=ignored), works))
 
 
 def _begun(
+    verb: str, options: Mapping[str, object], folder: RunFolder, works: Callable[[], Iterable[Work]]
+) -> RunFolder:
+    options = {**options, "out": folder.path}
+    rehearsed(verb, options, works, (*TRAINING_UNKNOWN, *EXAMINATION_UNKNOWN))
+    if not folder.recipe.exists():
+        RunFolder.create(folder.path)
+    write_recipe(folder, verb, options)
+    return folder
+
+
+def _place(
     verb: str, options: Mapping[str, object], out: Path | None, *, resume: bool, ignored: tuple[str, ...]
 ) -> RunFolder:
+    """Where the run stands, or will stand."""
     if resume:
         if out is None:
             raise Misuse("say which run to resume, e.g. --config RUN/recipe.yaml --resume, or --out RUN --resume")
         folder = RunFolder.open(out)
         refuse_changes(folder, options, ignored=("out", *ignored))
-    else:
-        folder = RunFolder.create(out or fresh_path(Path("runs") / verb))
-    write_recipe(folder, verb, {**options, "out": folder.path})
-    return folder
+        return folder
+    return RunFolder.absent(out or fresh_path(Path("runs") / verb))
 
 
 def fit(

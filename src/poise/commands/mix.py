@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -114,7 +115,8 @@ def mix(
     task = work.task(gate_width, objective, training) if method == "network" else None
     if task is not None:
         check_task(task, trackers)
-    folder = begun("mix", options, out, resume=resume, ignored=("lose", "alphas"))
+    works = partial(work.works, method, task, None if alpha is not None else suite, calibrate=calibrate)
+    folder = begun("mix", options, out, resume=resume, works=works, ignored=("lose", "alphas"))
     gated = None
     if task is not None:
         gated = trained(task, folder, f"training the gate of {folder.path.name}", trackers=trackers)

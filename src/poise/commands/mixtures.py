@@ -5,14 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from poise.commands.demand import examination_work, passes_work, training_works
+from poise.commands.estimate import Work
+from poise.commands.opening import placed
+from poise.commands.passes import Passes
 from poise.commands.sweep import held_out
 from poise.commands.terminal import say
 from poise.core.streams import Stream, global_seed
 from poise.core.threat import Threat
 from poise.data import ImageSet, Splits, first
+from poise.evaluation import Examination, Suite
 from poise.models import Classifier
 from poise.models.mixing import Blend, Gate, MixedClassifier, plan_gate
 from poise.models.mixing.calibration import Calibrated, calibrated_scale, calibrated_sharpening
+from poise.models.mixing.sharpening import Sharpening
 from poise.objectives import Objective
 from poise.schedules import Fixed
 from poise.training import Task, Training
@@ -23,6 +29,10 @@ ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Weights of the robust branch that are tried, as constants or as lower bounds."""
 KEEPS = (0.9, 0.95, 0.97, 0.985, 0.995)
 """Shares of robust predictions that nonlinear mixing is calibrated to keep; each gives an alpha."""
+_CALIBRATION = Passes(forward=2 * 51 + 3, backward=2 * 51)
+"""Of an image in `held_out`: two searches of 50 steps and a start, and three looks."""
+_ALPHAS_SEEN = Passes(forward=21 + 2, backward=21)
+"""Of an image in `alphas_of`: a search of 20 steps and a start, and two looks."""
 _MEASURED = 256
 """Training images from which a gate takes the size of what it reads."""
 
@@ -87,6 +97,35 @@ class Mixtures:
             replace(Blend.constant(alpha), scale_standard=self.scales[0], scale_robust=scale) for alpha in self.alphas
         ]
         return self.plain, made
+
+    def works(self, method: Method, task: Task | None, suite: Suite | None, *, calibrate: bool) -> list[Work]:
+        """What trying them costs.
+
+        Args:
+            method: how they are mixed.
+            task: the training of the gate, where there is one.
+            suite: the attacks that mixtures meet; None where nothing is tried.
+            calibrate: whether a constant mixture's scale is chosen.
+        """
+        images, plain, works = self.validation, self.plain, []
+        if task is not None:
+            works += training_works(task)
+        if method == "nonlinear" or calibrate:
+            works.append(passes_work("calibration", plain.robust, images, _CALIBRATION))
+        if suite is None:
+            return works
+        examination = Examination(threat=self.threat, suite=suite, points=(), seed=self.seed)
+        works += [
+            examination_work(branch, images, examination, "a branch") for branch in (plain.standard, plain.robust)
+        ]
+        mixed, count = plain if task is None else placed(task.classifier), len(self.alphas)
+        if method == "nonlinear":
+            bent = Sharpening(scale=1.0, power=1.0, shift=0.0)
+            mixed, count = plain.blended(replace(plain.blend, sharpening=bent)), len(KEEPS)
+        works.append(examination_work(mixed, images, examination, "a mixture") * count)
+        if task is not None:
+            works.append(passes_work("the gate's alphas", mixed, images, _ALPHAS_SEEN))
+        return works
 
 
 def _told(found: Calibrated) -> Calibrated:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from poise.attacks.suites import passes
+from poise.commands.demand import EXAMINATION_UNKNOWN, examination_work
+from poise.commands.estimate import rehearsed
 from poise.commands.headline import tell
 from poise.commands.opening import Source, Split, check_split, open_whole, placed
 from poise.commands.run import file_name, fresh_path, recipe_of, with_threat_of
@@ -112,6 +114,7 @@ def profile(
     Raises:
         Misuse: for anything that cannot be done, before any work.
     """
+    options = dict(locals())
     allow = [*(allow or ()), *(["randomised-output"] if passes(suite) > 1 else [])]
     overrule((), allow)
     check_split(split)
@@ -137,6 +140,12 @@ def profile(
     images = decoded(whole.select(chosen.rows(whole.ids)) if chosen else whole)
     classifier = placed(open_whole(model, images, weights=weights, seed=seed)).eval()
     findings = _model_findings(classifier, images, examination, allow) if soundness else ()
+    rehearsed(
+        "profile",
+        options | asdict(source) | {"threat": threat},
+        lambda: [examination_work(classifier, images, examination, "attacks")],
+        (*EXAMINATION_UNKNOWN, "soundness checks, and what is tried again for them"),
+    )
     with watching(f"profiling {model}") as watch:
         result = examine(
             classifier,

@@ -49,6 +49,12 @@ def members(family: str) -> dict[str, str]:
     return found
 
 
+def fields_of(family: str, kind: str) -> list[str]:
+    """Names of the options of a family's member."""
+    module, _, name = import_path(family, kind).rpartition(".")
+    return [field.name for field in fields(getattr(import_module(module), name))]
+
+
 def _short_name(member: type) -> str:
     """What a member is called: its own "kind" where it has one, else its class's name."""
     return str(vars(member).get("kind", member.__name__.lower()))

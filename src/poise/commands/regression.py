@@ -26,7 +26,7 @@ class Regression:
 
     def __init__(self, old: Classifier, images: ImageSet, threat: Threat, seed: int) -> None:
         self._images = images
-        self._examination = Examination(threat=threat, suite="fast", points=(), seed=seed)
+        self._examination = fast_examination(threat, seed)
         self._old = self._profile(old, "the old model")
 
     def __call__(self, classifier: Classifier, epsilon: float = 0.0) -> Mapping[str, float]:  # noqa: ARG002
@@ -35,6 +35,11 @@ class Regression:
 
     def _profile(self, classifier: Classifier, name: str) -> Profile:
         return examine(classifier, self._images, self._examination, model_address=name)
+
+
+def fast_examination(threat: Threat, seed: int) -> Examination:
+    """How models are compared: at 0 and the threat's epsilon, with the fast suite."""
+    return Examination(threat=threat, suite="fast", points=(), seed=seed)
 
 
 def flip_figures(old: Profile, model: Profile) -> dict[str, float]:

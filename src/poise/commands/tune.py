@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from poise.commands.demand import EXAMINATION_UNKNOWN, TRAINING_UNKNOWN
+from poise.commands.estimate import Work, rehearsal_of, rehearsed
 from poise.commands.finetune import fine_tuned
 from poise.commands.goals import Bound, figure_points, figures_of, read_bound
 from poise.commands.recipe import plain, read_recipe, recipe_text
@@ -16,17 +18,22 @@ from poise.commands.run import fresh_path
 from poise.commands.space import Space, Span, filled, first_of, space_of, suggested, with_default_space
 from poise.commands.studies import Study, Trial, open_study
 from poise.commands.terminal import say
-from poise.commands.validation import validation
+from poise.commands.validation import Judging, validation
 from poise.core.files import write_text
 from poise.core.misuse import Failure, Misuse
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
-from poise.data import ImageSet, first
+from poise.data import ImageSet
 from poise.evaluation import Examination, Suite, examine
 from poise.models import Classifier
 from poise.reporting.tried import best_of
 from poise.schedules import Schedule
-from poise.training import Validate, process_state
+from poise.training import process_state
+
+_UNKNOWN = (
+    "which trials will be stopped early, or tried again: all are counted whole",
+    "options that change the cost: each trial is counted with the first value of every range",
+)
 
 
 def tune(
@@ -68,8 +75,10 @@ def tune(
         Misuse: for anything that cannot be done, before any trial.
         Failure: if no trial kept to the bounds.
     """
+    options = dict(locals())
     search = _Search.read(Path(recipe), maximise, where, suite)
     _check(trials, prune_after)
+    rehearsed("tune", options, lambda: search.works(trials), (*_UNKNOWN, *TRAINING_UNKNOWN, *EXAMINATION_UNKNOWN))
     folder = Path(out) if out else fresh_path(Path("runs/tune"))
     with open_study(
         storage or str(folder / "study.db"),
@@ -142,20 +151,21 @@ class _Search:
         except Failure as error:
             trial.give_up(str(error))
 
-    def measuring(self, images: ImageSet, threat: Threat, count: int, schedule: Schedule, seed: int) -> Validate | None:
+    def measuring(self, images: ImageSet, threat: Threat, count: int, schedule: Schedule, seed: int) -> Judging | None:
         """A validation that measures the search's figures too."""
         usual = validation(images, threat, count, schedule, seed)
         if usual is None or set(self.names) <= {"clean", "robust"}:
             return usual
-        chosen = first(images, count)
         examination = Examination(threat=threat, suite=self.suite, points=self.points, seed=seed)
+        return _Judging(usual if schedule.hears else None, usual.images, examination, self.names)
 
-        def validate(classifier: Classifier, epsilon: float) -> Mapping[str, float]:
-            profile = examine(classifier, chosen, examination, model_address="in training")
-            heard = usual(classifier, epsilon) if schedule.hears else {}
-            return {**heard, **figures_of(profile, self.names)}
+    def works(self, trials: int) -> list[Work]:
+        """What the trials cost, were none of them stopped: each like the first that might be tried."""
+        from poise.cli import options_of  # noqa: PLC0415
 
-        return validate
+        options = options_of("finetune", _possible(self.tree, self.space))
+        one = rehearsal_of(lambda: fine_tuned(options, measuring=self.measuring))
+        return [work * trials for work in one.works]
 
     def keep(self, study: Study, folder: Path) -> None:
         """Write the best recipe so far and the page, and free the space of trials that are not the best."""
@@ -187,6 +197,27 @@ class _Search:
             )
         say(f"{target}: {self.maximise} {best.value:.1%}, trial {best.number} of {len(tried)}; see {page}")
         return target
+
+
+@dataclass(frozen=True)
+class _Judging:
+    """The figures of a search, and beside them what a schedule wants to hear."""
+
+    usual: Judging | None
+    images: ImageSet
+    examination: Examination
+    names: tuple[str, ...]
+
+    @property
+    def examinations(self) -> tuple[Examination, ...]:
+        """See `Judging.examinations`."""
+        return (*(self.usual.examinations if self.usual else ()), self.examination)
+
+    def __call__(self, classifier: Classifier, epsilon: float) -> Mapping[str, float]:
+        """See `poise.training.Validate`."""
+        profile = examine(classifier, self.images, self.examination, model_address="in training")
+        heard = self.usual(classifier, epsilon) if self.usual else {}
+        return {**heard, **figures_of(profile, self.names)}
 
 
 def _place(folder: Path, number: int) -> Path:

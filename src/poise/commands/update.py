@@ -11,17 +11,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from poise.commands.demand import examination_work, training_works
+from poise.commands.estimate import Work
 from poise.commands.fitting import begun, fit, seconds
 from poise.commands.opening import Source, open_whole, placed
 from poise.commands.recipe import write_recipe
-from poise.commands.regression import Regression
+from poise.commands.regression import Regression, fast_examination
 from poise.commands.run import Run, recipe_of, with_threat_of
 from poise.commands.terminal import say
 from poise.commands.trials import Trial, Weights, adopt, chosen, objectives_tried, print_trials, write_trials
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
-from poise.data import Augmentation, Splits, first
+from poise.data import Augmentation, ImageSet, first
 from poise.models import Classifier
 from poise.objectives import RCAT, Objective
 from poise.schedules import Fixed, Schedule
@@ -116,9 +118,10 @@ def update(
     }
     for task in tasks.values():
         check_task(task, trackers)
-    folder = begun("update", options, out, resume=resume)
+    images = first(splits.validation, validate_on)
+    folder = begun("update", options, out, resume=resume, works=lambda: _works(pair, tasks, images))
     if not on_main(folder.weights.exists):
-        _choose(folder, options, pair, tasks, splits)
+        _choose(folder, options, pair, tasks, images)
     say(f"{folder.path}: {len(tasks)} trial(s) of {training.epochs} epochs")
     return Run(folder)
 
@@ -141,12 +144,11 @@ class Pair:
 
 
 def _choose(
-    folder: RunFolder, options: Mapping[str, Any], pair: Pair, tasks: Mapping[str, Task], splits: Splits
+    folder: RunFolder, options: Mapping[str, Any], pair: Pair, tasks: Mapping[str, Task], images: ImageSet
 ) -> None:
     """Train every trial that is not finished, take one, and leave its model in the run's folder."""
     for model in (pair.old, pair.new):
         placed(model)
-    images = first(splits.validation, options["validate_on"])
     regression = Regression(pair.old, images, options["threat"], options["seed"])
     trials = [Trial("new", regression(pair.new))]
     for name, task in tasks.items():
@@ -156,6 +158,16 @@ def _choose(
         trials.append(Trial(name, _measured(place)))
         say(f"{folder.path.name}: {name}, {seconds(place):.1f} s")
     on_main(partial(_settle, folder, trials[0], trials[1:], options["tolerance"], len(images)))
+
+
+def _works(pair: Pair, tasks: Mapping[str, Task], images: ImageSet) -> list[Work]:
+    """All trials, each judged after every epoch, and the old and the new model judged once."""
+    works = [work for task in tasks.values() for work in training_works(task)]
+    task = next(iter(tasks.values()))
+    judged = examination_work(
+        placed(pair.new), images, fast_examination(task.threat, task.seed), "validation after every epoch, and before"
+    )
+    return [*works, judged * (2 + len(tasks) * task.options.epochs)]
 
 
 def _trial_folder(folder: RunFolder, name: str, options: Mapping[str, Any]) -> RunFolder:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
+from poise.commands.demand import examination_work
+from poise.commands.estimate import Work
+from poise.commands.opening import placed
 from poise.core.misuse import Misuse
 from poise.core.threat import Threat
 from poise.data import ImageSet, first
 from poise.evaluation import Examination, accuracy_curve, examine
 from poise.models import Classifier
 from poise.schedules import Schedule
-from poise.training import Validate
 
 
 def check_validation(count: int, schedule: Schedule) -> None:
@@ -27,7 +31,24 @@ def check_validation(count: int, schedule: Schedule) -> None:
         raise Misuse(f"the schedule {name} listens to validation; give it some images with --validate-on, e.g. 500")
 
 
-def validation(images: ImageSet, threat: Threat, count: int, schedule: Schedule, seed: int) -> Validate | None:
+@runtime_checkable
+class Judging(Protocol):
+    """A `Validate` of which one knows beforehand what it will cost."""
+
+    @property
+    def images(self) -> ImageSet:
+        """What is judged on."""
+
+    @property
+    def examinations(self) -> tuple[Examination, ...]:
+        """Those that follow an epoch, with as many points as they may have."""
+
+    def __call__(self, classifier: Classifier, epsilon: float) -> Mapping[str, float]:
+        """See `poise.training.Validate`."""
+
+
+@dataclass(frozen=True)
+class Validation:
     """Clean and robust accuracy on some validation images, attacked with the fast suite.
 
     Robust accuracy is measured at the target epsilon, "robust", and where the schedule asks for it also at the one that
@@ -36,21 +57,57 @@ def validation(images: ImageSet, threat: Threat, count: int, schedule: Schedule,
     Args:
         images: the validation images.
         threat: norm and target epsilon.
+        schedule: tells what it wants to hear.
+        seed: decides the attack's random starts.
+    """
+
+    images: ImageSet
+    threat: Threat
+    schedule: Schedule
+    seed: int
+
+    @property
+    def examinations(self) -> tuple[Examination, ...]:
+        """The one that follows an epoch, as it is below the target."""
+        return (self._examination(float(self.threat.epsilon) / 2),)
+
+    def __call__(self, classifier: Classifier, epsilon: float) -> Mapping[str, float]:
+        """See `poise.training.Validate`."""
+        curve = accuracy_curve(
+            examine(classifier, self.images, self._examination(epsilon), model_address="in training")
+        )
+        figures = {"clean": curve.clean.value, "robust": curve.robust.value}
+        if "robust_now" in self.schedule.hears:
+            figures["robust_now"] = curve.accuracy[1 if epsilon > 0 else 0].value
+        return figures
+
+    def _examination(self, epsilon: float) -> Examination:
+        points = (epsilon,) if "robust_now" in self.schedule.hears and 0 < epsilon < self.threat.epsilon else ()
+        return Examination(threat=self.threat, suite="fast", points=points, seed=self.seed)
+
+
+def validation(images: ImageSet, threat: Threat, count: int, schedule: Schedule, seed: int) -> Validation | None:
+    """A validation on the first images of a set; None where none are asked for.
+
+    Args:
+        images: the validation images.
+        threat: norm and target epsilon.
         count: how many images, always the first; 0 for no validation.
         schedule: tells what it wants to hear.
         seed: decides the attack's random starts.
     """
-    if not count:
-        return None
-    chosen = first(images, count)
+    return Validation(first(images, count), threat, schedule, seed) if count else None
 
-    def validate(classifier: Classifier, epsilon: float) -> Mapping[str, float]:
-        points = (epsilon,) if "robust_now" in schedule.hears and 0 < epsilon < threat.epsilon else ()
-        examination = Examination(threat=threat, suite="fast", points=points, seed=seed)
-        curve = accuracy_curve(examine(classifier, chosen, examination, model_address="in training"))
-        figures = {"clean": curve.clean.value, "robust": curve.robust.value}
-        if "robust_now" in schedule.hears:
-            figures["robust_now"] = curve.accuracy[1 if epsilon > 0 else 0].value
-        return figures
 
-    return validate
+def validation_works(judging: Judging | None, classifier: Classifier, epochs: int) -> list[Work]:
+    """The validations of a training.
+
+    Args:
+        judging: what follows every epoch; None for nothing.
+        classifier: what is trained; it is moved to the device.
+        epochs: of the training.
+    """
+    if judging is None:
+        return []
+    network = placed(classifier)
+    return [examination_work(network, judging.images, each, "validation") * epochs for each in judging.examinations]

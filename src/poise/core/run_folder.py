@@ -70,8 +70,18 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=False)
         except FileExistsError:
-            hint = "take up the interrupted run with --resume, or " if (path / "recipe.yaml").exists() else ""
-            raise Misuse(f"{path} exists already; {hint}choose another folder with --out") from None
+            raise _exists(path) from None
+        return cls(path)
+
+    @classmethod
+    def absent(cls, path: Path) -> RunFolder:
+        """A run folder that could be made; it is not made yet.
+
+        Raises:
+            Misuse: if something is there already.
+        """
+        if path.exists():
+            raise _exists(path)
         return cls(path)
 
     @classmethod
@@ -98,3 +108,8 @@ class RunFolder:
             except json.JSONDecodeError:
                 break
         return rows
+
+
+def _exists(path: Path) -> Misuse:
+    hint = "take up the interrupted run with --resume, or " if (path / "recipe.yaml").exists() else ""
+    return Misuse(f"{path} exists already; {hint}choose another folder with --out")

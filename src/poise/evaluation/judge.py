@@ -30,7 +30,7 @@ from poise.core.progress import Watch, unwatched
 from poise.core.streams import Stream, global_seed
 from poise.core.threat import Threat
 from poise.data import ImageSet
-from poise.evaluation.brackets import Brackets, Mode, Work
+from poise.evaluation.brackets import Mode, Work
 from poise.evaluation.clean import Clean, clean_pass
 from poise.evaluation.grid import epsilon_grid
 from poise.evaluation.journal import Event
@@ -38,7 +38,7 @@ from poise.evaluation.keeping import shortened
 from poise.evaluation.notes import Note, Notes
 from poise.evaluation.profile import Header, Profile
 from poise.evaluation.standing import Standing
-from poise.evaluation.surrogate_brackets import SurrogateBrackets
+from poise.evaluation.surrogate_brackets import brackets_of
 from poise.evaluation.waiting import Waiting
 from poise.models import Classifier
 
@@ -157,13 +157,8 @@ class _Examining:
         self.luck = stream.fold("model")
         with global_seed(self.luck.fold("clean")):
             self.clean: Clean = clean_pass(self.pool, images, rivals)
-        self.brackets = self._brackets(len(suite), examination.mode)
-
-    def _brackets(self, own: int, mode: Mode) -> Brackets:
-        right, points = self.clean.right, len(self.header.epsilons)
-        if not self.surrogates:
-            return Brackets(right, points, own, mode)
-        return SurrogateBrackets(right, points, own, len(self.units), mode)
+        sizes = len(suite), len(self.units)
+        self.brackets = brackets_of(self.clean.right, len(header.epsilons), sizes, examination.mode)
 
     def fetch(self, rows: Int[Tensor, " m"]) -> Batch:
         """Examples by row; in float64 where the model is."""

@@ -54,3 +54,16 @@ class SurrogateBrackets(Brackets):
         self.broken_from[row], self.broken_by[row] = self._alone.broken_from[row], self._alone.broken_by[row]
         if self._alone.next(row) is None:
             self._failed_at[row], self._failed[row] = self._alone.robust_to[row], (1 << self._own) - 1
+
+
+def brackets_of(right: np.ndarray, points: int, units: tuple[int, int], mode: Mode) -> Brackets:
+    """Brackets under a suite that may end in units through surrogates.
+
+    Args:
+        right: which clean images are classified correctly.
+        points: number of grid points.
+        units: the model's own, and all.
+        mode: how the own units find their place.
+    """
+    own, every = units
+    return Brackets(right, points, own, mode) if own == every else SurrogateBrackets(right, points, own, every, mode)

@@ -91,7 +91,7 @@ def certify(
             "calls them otherwise; they must be the same"
         )
     core = core_of(classifier)
-    smoothed = _checked_smoothing(core, certification.method)
+    smoothed = smoothing_of(core, certification.method)
     if smoothed is None:
         return _by_bounds(core, images, certification, watch)
     kept = OutcomeJournal(journal, _header(classifier, images, certification)) if journal else None
@@ -103,8 +103,12 @@ def default_method(classifier: Classifier) -> Method:
     return "local" if core_of(classifier).smoothed is None else "smoothing"
 
 
-def _checked_smoothing(core: Core, method: Method) -> Smoothed | None:
-    """The smoothing to sample, or None where bounds are to be carried through a network."""
+def smoothing_of(core: Core, method: Method) -> Smoothed | None:
+    """The smoothing to sample, or None where bounds are to be carried through a network.
+
+    Raises:
+        Misuse: where the method does not fit.
+    """
     what = "the mixture's robust branch" if core.mixed else "the classifier"
     if (method == "smoothing") != (core.smoothed is not None):
         raise Misuse(

@@ -74,6 +74,17 @@ class Sampling:
         return {count: error / 2 / len(early) for count in early} | {self.samples: error / 2}
 
 
+def first_look(sampling: Sampling) -> int:
+    """Samples after which an example may be given up or granted its radius for the first time."""
+    return _stops(sampling)[0]
+
+
+def _stops(sampling: Sampling) -> list[int]:
+    """Counts of samples at which examples may end."""
+    parts = (-(-sampling.samples * part // _PARTS) for part in range(1, _PARTS + 1))
+    return sorted({*sampling.looks(), *parts})
+
+
 @dataclass(frozen=True)
 class Tally:
     """The votes on some examples, one row each.
@@ -172,7 +183,7 @@ def _bounded(
     nothing = np.zeros((count, smoothed.inner.num_classes))
     tally = Tally(classes.cpu().numpy(), np.zeros(count, np.int64), nothing, nothing)
     done = 0
-    for stop in sorted({*looks, *(-(-most * part // _PARTS) for part in range(1, _PARTS + 1))}):
+    for stop in _stops(sampling):
         if not len(live):
             return
         sums, squares = _drawn(smoothed, batch.select(live), stream, done, stop, sampling.batch_size)

@@ -49,7 +49,12 @@ limits:
 
 
 def quickstart(
-    *, seed: int = 0, out: Path = Path("runs/quickstart"), epochs: int = 30, suite: Suite = "apgd"
+    *,
+    seed: int = 0,
+    out: Path = Path("runs/quickstart"),
+    epochs: int = 30,
+    limit: int | None = None,
+    suite: Suite = "apgd",
 ) -> list[Run]:
     """Train a standard network on handwritten digits, make it robust, replace it without regression, and mix.
 
@@ -63,6 +68,7 @@ def quickstart(
         seed: decides everything random.
         out: folder to create for the runs and the report, with a number behind it where that exists.
         epochs: length of each training; today's model gets half as many again, the update a third.
+        limit: use this many images of each split, the same ones every time.
         suite: the attacks that all are judged by: autoattack, apgd, pgd or fast.
 
     Returns:
@@ -71,8 +77,8 @@ def quickstart(
     folder = on_main(lambda: fresh_path(out))
     options = Training(epochs=epochs, batch_size=64, learning_rate=LEARNING_RATE)
     with threads(1):
-        standard, yesterday, scheduled = _made_robust(folder, options, seed)
-        today, updated = _replaced(folder, yesterday, options, seed)
+        standard, yesterday, scheduled = _made_robust(folder, options, limit, seed)
+        today, updated = _replaced(folder, yesterday, options, limit, seed)
         mixed = _mixed(folder, standard, updated, seed)
         runs = [standard, yesterday, scheduled, today, updated, mixed]
         for run in runs:
@@ -83,15 +89,17 @@ def quickstart(
     return runs
 
 
-def _made_robust(folder: Path, options: Training, seed: int) -> list[Run]:
+def _made_robust(folder: Path, options: Training, limit: int | None, seed: int) -> list[Run]:
     """The first chapter: a standard network, and two robust ones made from it."""
-    common = partial(finetune, data="digits", threat=THREAT, training=options, augmentation="none", seed=seed)
+    common = partial(
+        finetune, data="digits", threat=THREAT, training=options, augmentation="none", limit=limit, seed=seed
+    )
     standard = common("small", objective=Standard(), schedule=Fixed(), out=folder / "standard")
     robust = (("fixed", Fixed()), ("scheduled", Hinge()))
     return [standard, *(common(standard.address, schedule=schedule, out=folder / name) for name, schedule in robust)]
 
 
-def _replaced(folder: Path, yesterday: Run, options: Training, seed: int) -> list[Run]:
+def _replaced(folder: Path, yesterday: Run, options: Training, limit: int | None, seed: int) -> list[Run]:
     """The second chapter: a better model, and its congruent update from yesterday's."""
     today = finetune(
         "small",
@@ -100,6 +108,7 @@ def _replaced(folder: Path, yesterday: Run, options: Training, seed: int) -> lis
         schedule=Fixed(),
         training=replace(options, epochs=max(1, 3 * options.epochs // 2)),
         augmentation="none",
+        limit=limit,
         out=folder / "today",
         seed=seed + 1,
     )

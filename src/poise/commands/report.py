@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from poise.commands.attaching import attach_report, trackers_of
 from poise.commands.run import fresh_path
 from poise.commands.terminal import say
 from poise.core.files import write_text
@@ -27,6 +28,7 @@ def report(
     format: Format = "html",  # noqa: A002 - what people call it
     out: Path | str | None = None,
     title: str = "Robustness report",
+    trackers: tuple[str, ...] | None = None,
 ) -> Path:
     """Print a table of runs and write a self-contained page with their curves, histories and recipes.
 
@@ -35,6 +37,8 @@ def report(
         format: html; or the same figures as markdown, for a pull request, or as json, for programs.
         out: the file to write; by default report.html, .md or .json in the run's folder, or in runs for several.
         title: headline of the report.
+        trackers: where accelerate sends the report, as a file or to TensorBoard as text; by default, for a single run,
+            where its training was sent; [] for nowhere.
 
     Returns:
         The report's path.
@@ -48,14 +52,24 @@ def report(
         raise Misuse(f"unknown format {format!r}; {suggestion(str(format), get_args(Format))}")
     if not runs:
         raise Misuse("name at least one run folder, e.g. poise report runs/a runs/b")
-    runs = [runs] if isinstance(runs, (str, Path)) else runs
-    subjects = [read_subject(Path(run)) for run in runs]
-    alone = RunFolder(Path(runs[0])).report.with_suffix(_ENDINGS[format]) if len(runs) == 1 else None
-    target = Path(out) if out else alone or fresh_path(Path("runs") / f"report{_ENDINGS[format]}")
+    folders = [Path(run) for run in ([runs] if isinstance(runs, (str, Path)) else runs)]
+    subjects = [read_subject(folder) for folder in folders]
+    alone = len(folders) == 1 and not out
+    sent = [trackers_of(f"run:{folder.as_posix()}", trackers, own=alone) for folder in folders]
+    target = Path(out) if out else _default_path(folders, _ENDINGS[format])
     print_table(subjects)
     _write(subjects, target, title, format)
     say(f"report: {target}")
+    if any(sent):
+        from poise.reporting import report_markdown  # noqa: PLC0415 - as above
+
+        attach_report(folders, target, report_markdown(subjects, title), sent)
     return target
+
+
+def _default_path(folders: Sequence[Path], ending: str) -> Path:
+    alone = len(folders) == 1
+    return RunFolder(folders[0]).report.with_suffix(ending) if alone else fresh_path(Path("runs") / f"report{ending}")
 
 
 def _write(subjects: Sequence[Subject], target: Path, title: str, kind: Format) -> None:

@@ -12,14 +12,19 @@ from poise.commands.run import fresh_path
 from poise.commands.terminal import say
 from poise.core.files import write_text
 from poise.core.misuse import Misuse, suggestion
-from poise.core.run_folder import RunFolder
+from poise.reporting.claim import OPEN, Entry, claim_issue, claim_record
 
 if TYPE_CHECKING:
     from poise.reporting import Subject
 
-Format = Literal["html", "markdown", "json"]
+Format = Literal["html", "markdown", "json", "robustbench"]
 
-_ENDINGS: dict[Format, str] = {"html": ".html", "markdown": ".md", "json": ".json"}
+_NAMES: dict[Format, str] = {
+    "html": "report.html",
+    "markdown": "report.md",
+    "json": "report.json",
+    "robustbench": "claim.json",
+}
 
 
 def report(
@@ -28,15 +33,20 @@ def report(
     format: Format = "html",  # noqa: A002 - what people call it
     out: Path | str | None = None,
     title: str = "Robustness report",
+    claim: Entry = Entry(),
     trackers: tuple[str, ...] | None = None,
 ) -> Path:
     """Print a table of runs and write a self-contained page with their curves, histories and recipes.
 
     Args:
         runs: run folders.
-        format: html; or the same figures as markdown, for a pull request, or as json, for programs.
-        out: the file to write; by default report.html, .md or .json in the run's folder, or in runs for several.
+        format: html; or the same figures as markdown, for a pull request, or as json, for programs;
+            or robustbench, a claim for its leaderboards as JSON, with the issue to open in Markdown beside it.
+        out: the file to write; by default report.html, report.md, report.json or claim.json in the run's folder, or in
+            runs for several.
         title: headline of the report.
+        claim: what only you know of a claim: title, authors, link, venue, architecture, additional_data and the like;
+            what is left out stands there as to be filled in.
         trackers: where accelerate sends the report, as a file or to TensorBoard as text; by default, for a single run,
             where its training was sent; [] for nowhere.
 
@@ -44,7 +54,8 @@ def report(
         The report's path.
 
     Raises:
-        Misuse: for a folder that is no run, and an unknown format.
+        Misuse: for a folder that is no run, an unknown format, and a claim that RobustBench has no leaderboard for, or
+            whose profile is not of AutoAttack, not of the whole test set, not finished or not sound.
     """
     from poise.reporting import print_table, read_subject  # noqa: PLC0415 - plotly is slow to import
 
@@ -56,9 +67,12 @@ def report(
     subjects = [read_subject(folder) for folder in folders]
     alone = len(folders) == 1 and not out
     sent = [trackers_of(f"run:{folder.as_posix()}", trackers, own=alone) for folder in folders]
-    target = Path(out) if out else _default_path(folders, _ENDINGS[format])
+    target = Path(out) if out else _default_path(folders, _NAMES[format])
     print_table(subjects)
-    _write(subjects, target, title, format)
+    if format == "robustbench":
+        _write_claim(subjects, target, claim)
+    else:
+        _write(subjects, target, title, format)
     say(f"report: {target}")
     if any(sent):
         from poise.reporting import report_markdown  # noqa: PLC0415 - as above
@@ -67,9 +81,19 @@ def report(
     return target
 
 
-def _default_path(folders: Sequence[Path], ending: str) -> Path:
+def _default_path(folders: Sequence[Path], name: str) -> Path:
     alone = len(folders) == 1
-    return RunFolder(folders[0]).report.with_suffix(ending) if alone else fresh_path(Path("runs") / f"report{ending}")
+    return folders[0] / name if alone else fresh_path(Path("runs") / name)
+
+
+def _write_claim(subjects: Sequence[Subject], target: Path, entry: Entry) -> None:
+    if len(subjects) != 1 or subjects[0].profile is None:
+        raise Misuse("a claim is about one run that has been profiled; name it alone, after poise profile")
+    record, issue = claim_record(subjects[0].profile, entry), claim_issue(subjects[0].profile, entry)
+    write_text(target, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_text(target.with_suffix(".md"), issue)
+    if still := [name for name, value in record.items() if value == OPEN]:
+        say(f"{target}: to be filled in: {', '.join(still)}")
 
 
 def _write(subjects: Sequence[Subject], target: Path, title: str, kind: Format) -> None:

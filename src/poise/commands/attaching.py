@@ -36,13 +36,13 @@ def trackers_of(address: str, given: Trackers, *, own: bool) -> tuple[str, ...]:
             raise Misuse(f"trackers get what is found out about a run; {address} is none, leave --trackers out")
     if given is not None or not own or kind != "run" or not RunFolder(Path(place)).recipe.is_file():
         return given or ()
-    own = tuple(read_recipe(RunFolder(Path(place)).recipe).get("trackers") or ())
+    followed = tuple(read_recipe(RunFolder(Path(place)).recipe).get("trackers") or ())
     try:
-        check_trackers(own)
+        check_trackers(followed)
     except Misuse as error:
         say(f"nothing is sent to trackers: {error}")
         return ()
-    return own
+    return followed
 
 
 def attach_profile(address: str, profile: Profile, target: Path, trackers: tuple[str, ...]) -> None:

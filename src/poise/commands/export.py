@@ -13,7 +13,7 @@ from poise.commands.terminal import say
 from poise.core.files import write_text
 from poise.core.misuse import Misuse, suggestion
 from poise.core.run_folder import RunFolder
-from poise.models.exporting import ENDINGS, Format, export_model
+from poise.models.exporting import ENDINGS, AlphaForm, Format, export_model
 from poise.reporting import Subject, model_card, read_subject
 
 
@@ -24,6 +24,7 @@ def export(
     weights: str | None = None,
     format: Format = "onnx",  # noqa: A002 - what people call it
     opset: int = 20,
+    alpha: AlphaForm = "input",
     image_size: int | None = None,
     limit: int | None = None,
     images: int = 64,
@@ -38,12 +39,16 @@ def export(
     compared with the model on validation images, and not written if a logit differs by more than 1e-4 or a prediction
     at all. The card says what the run's profile says; test images are not looked at.
 
+    The file of a mixture takes alpha as a second input, float64, a number for each image; where a gate chooses alpha,
+    its bounds are the second and third, alpha_low and alpha_high. It is compared at alpha 0, 0.5, 1 and its own.
+
     Args:
         model: address of the network: run:FOLDER, timm:NAME, python:pkg.module:factory, small, resnet18.
         data: address of the images to compare on; by default those the run was trained on.
         weights: a local weights file; by default what the address itself carries.
         format: onnx, or torch for torch.export's archive (.pt2).
         opset: version of ONNX's operators, at least 18; what the target runtime knows decides.
+        alpha: of a mixture: input, or fixed as it was mixed, for a file that takes images alone.
         image_size: resize the shorter side to this and crop the centre; by default as the run.
         limit: use this many images of each split; by default as the run.
         images: compare on this many validation images, at least 2.
@@ -69,7 +74,7 @@ def export(
     found = Source.of(recipe_of(model), data, image_size=image_size, limit=limit).open().validation
     compared = found.images(torch.arange(min(images, len(found))))
     classifier = open_whole(model, found, weights=weights)
-    agreement = export_model(classifier, target, compared.to(classifier.dtype), kind=format, opset=opset)
+    agreement = export_model(classifier, target, compared.to(classifier.dtype), kind=format, opset=opset, alpha=alpha)
     say(f"{target}: {agreement}")
     if card:
         place = target.with_suffix(".md")

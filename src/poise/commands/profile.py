@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from poise.attacks.suites import passes
+from poise.commands.attaching import attach_profile, trackers_of
 from poise.commands.demand import EXAMINATION_UNKNOWN, examination_work
 from poise.commands.estimate import rehearsed
 from poise.commands.headline import tell
@@ -69,6 +70,7 @@ def profile(
     allow: list[str] | None = None,
     keep_adversarials: bool = False,
     part: str | None = None,
+    trackers: tuple[str, ...] | None = None,
     out: Path | str | None = None,
     overwrite: bool = False,
     seed: int = 0,
@@ -99,6 +101,8 @@ def profile(
         allow: names of checks whose objection is overridden; the profile and its report say so.
         keep_adversarials: keep the adversarial image behind each verdict, in a file beside the profile.
         part: judge only this part of the images, such as 2/5 for the second of five; poise merge joins the parts.
+        trackers: where accelerate sends the figures, and the file where files are known; by default where the run's
+            training was sent; [] for nowhere.
         out: file to write; by default profile.parquet in the run's folder, or profiles/NAME.parquet, and for a part
             with its number in the name.
         overwrite: replace a profile that is there already.
@@ -123,6 +127,7 @@ def profile(
     target = Path(out) if out else profile_path(model, chosen)
     if target.exists() and not overwrite:
         raise Misuse(f"{target} exists already; replace it with --overwrite, or write elsewhere with --out")
+    sent = trackers_of(model, trackers, own=not out and chosen is None)
     threat = threat or Threat(**recipe.get("threat", {}))
     examination = Examination(
         threat=threat,
@@ -168,6 +173,7 @@ def profile(
         adversarials_path(target).unlink(missing_ok=True)
     remove_journals(target)
     tell(result, target)
+    attach_profile(model, result, target, sent)
     return result
 
 

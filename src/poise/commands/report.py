@@ -2,39 +2,107 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
+from poise.commands.attaching import attach_report, trackers_of
 from poise.commands.run import fresh_path
 from poise.commands.terminal import say
-from poise.core.misuse import Misuse
-from poise.core.run_folder import RunFolder
+from poise.core.files import write_text
+from poise.core.misuse import Misuse, suggestion
+from poise.reporting.claim import OPEN, Entry, claim_issue, claim_record
+
+if TYPE_CHECKING:
+    from poise.reporting import Subject
+
+Format = Literal["html", "markdown", "json", "robustbench"]
+
+_NAMES: dict[Format, str] = {
+    "html": "report.html",
+    "markdown": "report.md",
+    "json": "report.json",
+    "robustbench": "claim.json",
+}
 
 
 def report(
-    runs: list[Path | str] | Path | str, *, out: Path | str | None = None, title: str = "Robustness report"
+    runs: list[Path | str] | Path | str,
+    *,
+    format: Format = "html",  # noqa: A002 - what people call it
+    out: Path | str | None = None,
+    title: str = "Robustness report",
+    claim: Entry = Entry(),
+    trackers: tuple[str, ...] | None = None,
 ) -> Path:
     """Print a table of runs and write a self-contained page with their curves, histories and recipes.
 
     Args:
         runs: run folders.
-        out: the page to write; by default report.html in the run's folder, or runs/report.html for several.
-        title: headline of the page.
+        format: html; or the same figures as markdown, for a pull request, or as json, for programs;
+            or robustbench, a claim for its leaderboards as JSON, with the issue to open in Markdown beside it.
+        out: the file to write; by default report.html, report.md, report.json or claim.json in the run's folder, or in
+            runs for several.
+        title: headline of the report.
+        claim: what only you know of a claim: title, authors, link, venue, architecture, additional_data and the like;
+            what is left out stands there as to be filled in.
+        trackers: where accelerate sends the report, as a file or to TensorBoard as text; by default, for a single run,
+            where its training was sent; [] for nowhere.
 
     Returns:
-        The page's path.
+        The report's path.
 
     Raises:
-        Misuse: for a folder that is no run.
+        Misuse: for a folder that is no run, an unknown format, and a claim that RobustBench has no leaderboard for, or
+            whose profile is not of AutoAttack, not of the whole test set, not finished or not sound.
     """
-    from poise.reporting import print_table, read_subject, write_report  # noqa: PLC0415 - plotly is slow to import
+    from poise.reporting import print_table, read_subject  # noqa: PLC0415 - plotly is slow to import
 
+    if format not in get_args(Format):
+        raise Misuse(f"unknown format {format!r}; {suggestion(str(format), get_args(Format))}")
     if not runs:
         raise Misuse("name at least one run folder, e.g. poise report runs/a runs/b")
-    runs = [runs] if isinstance(runs, (str, Path)) else runs
-    subjects = [read_subject(Path(run)) for run in runs]
-    alone = RunFolder(Path(runs[0])).report if len(runs) == 1 else None
-    target = Path(out) if out else alone or fresh_path(Path("runs/report.html"))
+    folders = [Path(run) for run in ([runs] if isinstance(runs, (str, Path)) else runs)]
+    subjects = [read_subject(folder) for folder in folders]
+    alone = len(folders) == 1 and not out
+    sent = [trackers_of(f"run:{folder.as_posix()}", trackers, own=alone) for folder in folders]
+    target = Path(out) if out else _default_path(folders, _NAMES[format])
     print_table(subjects)
-    write_report(subjects, target, title=title)
+    if format == "robustbench":
+        _write_claim(subjects, target, claim)
+    else:
+        _write(subjects, target, title, format)
     say(f"report: {target}")
+    if any(sent):
+        from poise.reporting import report_markdown  # noqa: PLC0415 - as above
+
+        attach_report(folders, target, report_markdown(subjects, title), sent)
     return target
+
+
+def _default_path(folders: Sequence[Path], name: str) -> Path:
+    alone = len(folders) == 1
+    return folders[0] / name if alone else fresh_path(Path("runs") / name)
+
+
+def _write_claim(subjects: Sequence[Subject], target: Path, entry: Entry) -> None:
+    if len(subjects) != 1 or subjects[0].profile is None:
+        raise Misuse("a claim is about one run that has been profiled; name it alone, after poise profile")
+    record, issue = claim_record(subjects[0].profile, entry), claim_issue(subjects[0].profile, entry)
+    write_text(target, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_text(target.with_suffix(".md"), issue)
+    if still := [name for name, value in record.items() if value == OPEN]:
+        say(f"{target}: to be filled in: {', '.join(still)}")
+
+
+def _write(subjects: Sequence[Subject], target: Path, title: str, kind: Format) -> None:
+    from poise.reporting import report_markdown, report_record, write_report  # noqa: PLC0415 - as above
+
+    if kind == "html":
+        write_report(subjects, target, title=title)
+    elif kind == "markdown":
+        write_text(target, report_markdown(subjects, title))
+    else:
+        record = json.dumps(report_record(subjects, title), allow_nan=False, indent=1, ensure_ascii=False)
+        write_text(target, record + "\n")

@@ -71,7 +71,7 @@ def file_name(address: str) -> str:
 
 def fresh_path(wanted: Path) -> Path:
     """The path itself, or with the first free number behind its name: runs/a, runs/a-2; report.html, report-2.html."""
-    ending = wanted.suffix if wanted.suffix in {".html", ".parquet", ".onnx", ".pt2"} else ""
+    ending = wanted.suffix if wanted.suffix in {".html", ".md", ".json", ".parquet", ".onnx", ".pt2"} else ""
     path, number = wanted, 1
     while path.exists():
         number += 1

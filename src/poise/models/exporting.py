@@ -17,6 +17,9 @@ from poise.core.files import written_whole
 from poise.core.misuse import Failure, Misuse, suggestion
 from poise.core.modes import evaluating, frozen
 from poise.models.classifier import Classifier
+from poise.models.mixing import MixedClassifier
+from poise.models.mixing.adjustable import adjustable, settings
+from poise.models.operators import portable_operators
 
 Format = Literal["onnx", "torch"]
 
@@ -26,7 +29,9 @@ ENDINGS: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2"}
 TOLERANCE = 1e-4
 """The largest difference of a logit, in units of the logits, at which an export still counts as the same model."""
 
-_Run = Callable[[Tensor], Tensor]
+AlphaForm = Literal["input", "fixed"]
+
+_Run = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -36,22 +41,69 @@ class Agreement:
     Args:
         images: images on which both were run, in batches of one, two and all.
         difference: largest absolute difference of a logit.
+        settings: where a mixture's alpha is an input: at which values of it, in words; "" for a file of images alone.
     """
 
     images: int
     difference: float
+    settings: str = ""
 
     def __str__(self) -> str:
-        return f"same predictions on {self.images} images, logits differ by at most {self.difference:.1e}"
+        where = f" at {self.settings}" if self.settings else ""
+        return f"same predictions on {self.images} images{where}, logits differ by at most {self.difference:.1e}"
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What is exported of a classifier.
+
+    Args:
+        module: maps images and the further inputs, one number an image each, to logits.
+        inputs: names of the further inputs.
+        settings: values of these, the classifier's own ones first, and the classifier that the module then equals.
+    """
+
+    module: nn.Module
+    inputs: tuple[str, ...]
+    settings: tuple[tuple[tuple[float, ...], Classifier], ...]
+
+    @classmethod
+    def of(cls, classifier: Classifier, alpha: AlphaForm) -> _Form:
+        if not isinstance(classifier, MixedClassifier):
+            return cls(classifier, (), (((), classifier),))
+        module = adjustable(classifier)  # refuses what cannot be exported in either form
+        if alpha == "fixed":
+            return cls(classifier, (), (((), classifier),))
+        return cls(module, module.inputs, tuple(settings(classifier)))
+
+    def __str__(self) -> str:
+        """The settings in words, such as "alpha 0.3, 0, 1"."""
+        values = ", ".join(" to ".join(f"{value:g}" for value in point) for point, _ in self.settings)
+        return f"alpha {values}" if self.inputs else ""
+
+    def filled(self, point: tuple[float, ...], count: int, device: torch.device) -> tuple[Tensor, ...]:
+        """The further inputs of some images at one setting."""
+        return tuple(torch.full((count,), value, dtype=torch.float64, device=device) for value in point)
 
 
 def export_model(
-    classifier: Classifier, path: Path, images: Float[Tensor, "n *shape"], *, kind: Format = "onnx", opset: int = 20
+    classifier: Classifier,
+    path: Path,
+    images: Float[Tensor, "n *shape"],
+    *,
+    kind: Format = "onnx",
+    opset: int = 20,
+    alpha: AlphaForm = "input",
 ) -> Agreement:
     """Write a classifier for another runtime: images in [0, 1] in, logits out, for batches of any size.
 
     Normalisation and resizing are inside, as they are in the classifier. An ONNX file also carries the class names, the
     shape of an image and the classifier's digest as metadata. The file is run on the images before it gets its name.
+
+    A mixture takes further inputs behind the images, float64 with a number for each image: `alpha` in [0, 1], or
+    `alpha_low` and `alpha_high` where a gate chooses alpha between them. Its own values stand in the metadata under
+    these names. Such a file is compared at these values, at alpha 0, 0.5 and 1 (with a gate, also between 0 and 1), and
+    with images of one batch at different ones. What a caller passes is not checked to lie in [0, 1].
 
     Args:
         classifier: the model; it is left as it was found.
@@ -59,12 +111,14 @@ def export_model(
         images: real images in [0, 1], at least 2, on the classifier's device; what the export is compared on.
         kind: onnx, or torch for torch.export's archive.
         opset: version of ONNX's operators, at least 18; what the target runtime knows decides.
+        alpha: of a mixture, whether its alpha or bounds are inputs, or fixed as they are; no matter to others.
 
     Returns:
         How far the file and the classifier agree.
 
     Raises:
-        Misuse: for an unknown format, too few images, an opset below 18, and where the packages are not installed.
+        Misuse: for an unknown format, too few images, an opset below 18, a mixture whose gate needs gradients, and
+            where the packages are not installed.
         Failure: where the file disagrees with the classifier; nothing is written then.
     """
     if kind not in get_args(Format):
@@ -75,12 +129,24 @@ def export_model(
         raise Misuse(f"opset must be at least 18, as resizing is defined before in other ways; got {opset}")
     if kind == "onnx" and (missing := [name for name in ("onnxruntime", "onnxscript") if find_spec(name) is None]):
         raise Misuse(f"export to ONNX needs {' and '.join(missing)}; install them with pip install 'poise[export]'")
+    if alpha not in get_args(AlphaForm):
+        raise Misuse(f"unknown form of alpha {alpha!r}; {suggestion(str(alpha), get_args(AlphaForm))}")
+    form = _Form.of(classifier, alpha)
     with torch.no_grad(), evaluating(classifier), frozen(classifier), written_whole(path) as partial:
-        program = torch.export.export(
-            classifier, (images[:2],), dynamic_shapes=({0: torch.export.Dim("n")},), strict=False
+        program = _program(form, images[:2])
+        run = (
+            _save_onnx(program, classifier, form, partial, opset) if kind == "onnx" else _save_program(program, partial)
         )
-        run = _save_onnx(program, classifier, partial, opset) if kind == "onnx" else _save_program(program, partial)
-        return _agreement(classifier, run, images)
+        return _agreement(form, run, images)
+
+
+def _program(form: _Form, images: Tensor) -> torch.export.ExportedProgram:
+    """The computation for any number of images, traced on two."""
+    example = (images, *form.filled(form.settings[0][0], len(images), images.device))
+    count = torch.export.Dim("n")
+    return torch.export.export(
+        form.module.eval(), example, dynamic_shapes=tuple({0: count} for _ in example), strict=False
+    )
 
 
 def _save_program(program: torch.export.ExportedProgram, path: Path) -> _Run:
@@ -91,35 +157,60 @@ def _save_program(program: torch.export.ExportedProgram, path: Path) -> _Run:
     return module
 
 
-def _save_onnx(program: torch.export.ExportedProgram, classifier: Classifier, path: Path, opset: int) -> _Run:
+def _save_onnx(
+    program: torch.export.ExportedProgram, classifier: Classifier, form: _Form, path: Path, opset: int
+) -> _Run:
     import onnxruntime  # noqa: PLC0415 - an extra
 
+    names = ("images", *form.inputs)
+    if isinstance(classifier, MixedClassifier):
+        program = program.run_decompositions(portable_operators())
     found = torch.onnx.export(
-        program, input_names=["images"], output_names=["logits"], opset_version=opset, dynamo=True, verbose=False
+        program, input_names=list(names), output_names=["logits"], opset_version=opset, dynamo=True, verbose=False
     )
     assert found is not None  # noqa: S101 - `dynamo=True` returns a program
     found.model.metadata_props.update(
         classes=json.dumps(classifier.classes), shape=json.dumps(classifier.blueprint.shape), digest=classifier.digest()
     )
+    own = dict(zip(form.inputs, form.settings[0][0], strict=True))
+    found.model.metadata_props.update({name: json.dumps(value) for name, value in own.items()})
     found.save(path)
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
 
-    def run(images: Tensor) -> Tensor:
-        (logits,) = session.run(["logits"], {"images": images.cpu().numpy()})
-        return torch.from_numpy(logits).to(images.device)
+    def run(*given: Tensor) -> Tensor:
+        fed = {name: tensor.cpu().numpy() for name, tensor in zip(names, given, strict=True)}
+        (logits,) = session.run(["logits"], fed)
+        return torch.from_numpy(logits).to(given[0].device)
 
     return run
 
 
-def _agreement(classifier: Classifier, run: _Run, images: Tensor) -> Agreement:
+def _agreement(form: _Form, run: _Run, images: Tensor) -> Agreement:
     """Compare on batches of one, two and all images; a file that knows only one batch size fails here."""
     difference = 0.0
-    for batch in (images[:1], images[:2], images):
-        expected, found = classifier(batch), run(batch)
-        difference = max(difference, float((expected - found).abs().max()))
-        if not difference <= TOLERANCE or not torch.equal(expected.argmax(1), found.argmax(1)):
-            raise Failure(
-                f"the exported model differs from the original by {difference:.1e} in a logit, more than "
-                f"{TOLERANCE:.0e}, or predicts other classes; nothing was written"
-            )
-    return Agreement(len(images), difference)
+    for point, classifier in form.settings:
+        for batch in (images[:1], images[:2], images):
+            given = form.filled(point, len(batch), images.device)
+            difference = max(difference, _difference(classifier(batch), run(batch, *given)))
+    if form.inputs:
+        difference = max(difference, _difference(*_alternating(form, run, images)))
+    return Agreement(len(images), difference, str(form))
+
+
+def _alternating(form: _Form, run: _Run, images: Tensor) -> tuple[Tensor, Tensor]:
+    """What is expected and found where the images of one batch have different settings."""
+    turns = torch.arange(len(images)) % len(form.settings)
+    expected = torch.stack([classifier(images) for _, classifier in form.settings])[turns, torch.arange(len(images))]
+    points = torch.tensor([point for point, _ in form.settings], dtype=torch.float64, device=images.device)
+    return expected, run(images, *points[turns].unbind(1))
+
+
+def _difference(expected: Tensor, found: Tensor) -> float:
+    """The largest difference of a logit, where it is one that may be."""
+    difference = float((expected - found).abs().max())
+    if not difference <= TOLERANCE or not torch.equal(expected.argmax(1), found.argmax(1)):
+        raise Failure(
+            f"the exported model differs from the original by {difference:.1e} in a logit, more than "
+            f"{TOLERANCE:.0e}, or predicts other classes; nothing was written"
+        )
+    return difference

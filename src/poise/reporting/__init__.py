@@ -1,8 +1,9 @@
-"""What a person sees of a run: tables for the terminal and for a README, the model card, the report as one HTML page.
+"""What a person sees of a run: tables for the terminal and for a README, the model card, the report.
 
 It reads run folders and profiles and knows neither models nor how they were trained; every number it shows is
 arithmetic of `poise.evaluation`. Start with `subject`, one run in a report; `summary` holds its figures, `conditions`
-says which of them may stand side by side, `chart` what is drawn, and `html` puts the page together.
+says which of them may stand side by side, `chart` what is drawn, `html` puts the page together,
+`pull_request` and `record` say the same in Markdown and JSON.
 """
 
 from importlib import import_module
@@ -15,6 +16,8 @@ from poise.reporting.summary import SummaryRow, summary_rows
 
 if TYPE_CHECKING:
     from poise.reporting.html import write_report
+    from poise.reporting.pull_request import report_markdown
+    from poise.reporting.record import report_record
     from poise.reporting.table import print_table
 
 __all__ = [
@@ -24,11 +27,18 @@ __all__ = [
     "model_card",
     "print_table",
     "read_subject",
+    "report_markdown",
+    "report_record",
     "summary_rows",
     "write_report",
 ]
 
-_LAZY = {"print_table": "poise.reporting.table", "write_report": "poise.reporting.html"}
+_LAZY = {
+    "print_table": "poise.reporting.table",
+    "report_markdown": "poise.reporting.pull_request",
+    "report_record": "poise.reporting.record",
+    "write_report": "poise.reporting.html",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 
 from poise.core.threat import Epsilon
 from poise.evaluation import Profile, blocked, share
-from poise.reporting.markdown import markdown_table, plain
+from poise.reporting.markdown import fenced, markdown_table, plain
 from poise.reporting.origin import origin_facts
 from poise.reporting.subject import Subject
 from poise.reporting.summary import percent
@@ -112,11 +112,5 @@ def _worst_classes(profile: Profile) -> list[str]:
 def _origin(subject: Subject) -> list[str]:
     facts = {} if subject.profile is None else origin_facts(subject.profile)
     lines = [f"- {name}: {plain(fact)}" for name, fact in facts.items()]
-    recipe = subject.recipe.strip()
-    fence = "`" * max(3, 1 + max((len(run) for run in _ticks(recipe)), default=0))
-    return [*lines, f"\n{fence}yaml\n{recipe}\n{fence}"] if recipe else lines
-
-
-def _ticks(text: str) -> list[str]:
-    """The runs of backticks in a text, which a fence around it must outdo."""
-    return "".join(letter if letter == "`" else " " for letter in text).split()
+    recipe = fenced(subject.recipe, "yaml")
+    return [*lines, f"\n{recipe}"] if recipe else lines

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 from poise.core.threat import Epsilon
 from poise.evaluation import Curve, Estimate, accuracy_curve, certified_curve
-from poise.reporting.conditions import Conditions
+from poise.reporting.conditions import Conditions, Group
 from poise.reporting.palette import Style
 from poise.reporting.subject import Subject
+from poise.reporting.summary import percent
 
 LEVELS = 255
 
@@ -56,6 +57,53 @@ class Chart:
     shares: bool
     lines: tuple[Line, ...]
     whole: bool = True
+
+
+@dataclass(frozen=True)
+class DataTable:
+    """The table from which a chart could be drawn again.
+
+    Args:
+        headings: the axis, and each line with its unit.
+        rows: the place on the axis, and what stands there: an estimate, or text, "" for nothing.
+    """
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str | Estimate, ...], ...]
+
+    @classmethod
+    def of(cls, chart: Chart) -> DataTable:
+        """The data of a chart, shares in percent; the table's reader says how an estimate is written."""
+        places = sorted({place for line in chart.lines for place in line.x})
+        columns = [dict(zip(line.x, _values(line, chart), strict=True)) for line in chart.lines]
+        rows = tuple((f"{place:.6g}", *(column.get(place, "") for column in columns)) for place in places)
+        unit = ", %" if chart.shares else ""
+        return cls((chart.x_label, *(f"{line.name}{unit}" for line in chart.lines)), rows)
+
+
+def _values(line: Line, chart: Chart) -> Sequence[str | Estimate]:
+    if line.intervals:
+        return line.intervals
+    shown = percent if chart.shares else "{:.6g}".format
+    return ["not finite" if value is None else shown(value) for value in line.y]
+
+
+def accuracy_charts(groups: Sequence[Group], runs: Styled) -> list[tuple[int, Chart]]:
+    """Accuracy over epsilon of each group that was attacked or certified, with the group's number, from 1."""
+    return [
+        (at, accuracy_chart(members(group, runs), group.conditions))
+        for at, group in enumerate(groups, 1)
+        if group.conditions is not None and (group.conditions.attacked or _certified(group))
+    ]
+
+
+def members(group: Group, runs: Styled) -> Styled:
+    """The runs of a group, drawn as in the whole report."""
+    return [(subject, style) for subject, style in runs if any(subject is member for member in group.subjects)]
+
+
+def _certified(group: Group) -> bool:
+    return any(subject.profile is not None and subject.profile.certificate is not None for subject in group.subjects)
 
 
 def accuracy_chart(runs: Styled, conditions: Conditions) -> Chart:

@@ -36,7 +36,7 @@ def markdown_table(subjects: Sequence[Subject]) -> str:
 def _table(group: Group) -> str:
     lines = [_line(headings(group.conditions)), "|:--|--:|--:|--:|--:|"]
     for row in summary_rows(group.subjects):
-        figures = [_figure(estimate) for estimate in (row.clean, row.robust, row.expected)]
+        figures = [figure(estimate) for estimate in (row.clean, row.robust, row.expected)]
         lines.append(_line([plain(row.name), *figures, duration(row.seconds)]))
     return "\n".join(lines)
 
@@ -45,10 +45,19 @@ def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _figure(estimate: Estimate | None) -> str:
+def figure(estimate: Estimate | None) -> str:
+    """An estimate in percent with its interval: "93.9 [91.0, 96.1]"."""
     return MISSING if estimate is None else f"{percent(estimate.value)} {interval(estimate)}"
 
 
 def plain(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
     return _SPECIAL.sub(r"\\\g<0>", " ".join(text.split()))
+
+
+def fenced(text: str, language: str) -> str:
+    """Text as a block of code, behind a fence longer than any in it; "" for nothing."""
+    inside = text.strip()
+    runs = "".join(letter if letter == "`" else " " for letter in inside).split()
+    fence = "`" * max(3, 1 + max(map(len, runs), default=0))
+    return f"{fence}{language}\n{inside}\n{fence}" if inside else ""

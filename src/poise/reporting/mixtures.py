@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from poise.evaluation import Estimate
 from poise.evaluation.frontier import Alphas, Frontier
 from poise.reporting import markup
 from poise.reporting.chart import Chart, Line, Styled
@@ -43,15 +44,34 @@ def alpha_chart(name: str, alphas: Alphas) -> Chart:
     return Chart(title=f"Alpha given by the gate of {name}", x_label="alpha", shares=True, lines=lines)
 
 
+def mixture_charts(runs: Styled) -> list[tuple[str, Chart]]:
+    """The frontier and each gate's alphas, under the names by which a page tells them apart; none without mixtures."""
+    chart = frontier_chart(runs)
+    alphas = [
+        (f"alpha-{at}", alpha_chart(subject.name, subject.frontier.alphas))
+        for at, (subject, _) in enumerate(runs, 1)
+        if subject.frontier is not None and subject.frontier.alphas is not None
+    ]
+    return [] if chart is None else [("frontier", chart), *alphas]
+
+
+def frontier_rows(frontier: Frontier) -> list[tuple[str, Estimate, Estimate]]:
+    """Every mixture that was tried: its name, the chosen one marked, clean and robust accuracy."""
+    return [
+        (point.name + (" (chosen)" if index == frontier.chosen else ""), point.clean, point.robust)
+        for index, point in enumerate(frontier.points)
+    ]
+
+
+def frontier_caption(name: str, frontier: Frontier) -> str:
+    """What the accuracies of a frontier were measured on."""
+    return f"{name}: {frontier.images} validation images, {frontier.threat}, {frontier.suite}"
+
+
 def frontier_table(name: str, frontier: Frontier) -> str:
     """Every mixture that was tried with its intervals; the chosen one is marked."""
     rows = [
-        [
-            escape(point.name) + (" (chosen)" if index == frontier.chosen else ""),
-            f"{percent(point.clean.value)} {escape(interval(point.clean))}",
-            f"{percent(point.robust.value)} {escape(interval(point.robust))}",
-        ]
-        for index, point in enumerate(frontier.points)
+        [escape(tried), *(f"{percent(share.value)} {escape(interval(share))}" for share in shares)]
+        for tried, *shares in frontier_rows(frontier)
     ]
-    caption = f"{name}: {frontier.images} validation images, {frontier.threat}, {frontier.suite}"
-    return markup.table(["mixture", "clean, %", "robust, %"], rows, caption)
+    return markup.table(["mixture", "clean, %", "robust, %"], rows, frontier_caption(name, frontier))

@@ -7,10 +7,10 @@ from html import escape
 
 from poise.evaluation import Estimate
 from poise.reporting import markup
-from poise.reporting.chart import Chart, Line, Styled, accuracy_chart
+from poise.reporting.chart import Chart, DataTable, Styled, accuracy_charts, members
 from poise.reporting.conditions import Group, incomparable
 from poise.reporting.figure import plotly_figure
-from poise.reporting.mixtures import alpha_chart, frontier_chart, frontier_table
+from poise.reporting.mixtures import frontier_table, mixture_charts
 from poise.reporting.origin import origin
 from poise.reporting.sentences import sentences_of, warnings_of
 from poise.reporting.summary import MISSING, SummaryRow, duration, headings, interval, percent, summary_rows
@@ -35,9 +35,11 @@ def results(groups: Sequence[Group], runs: Styled) -> str:
 
 
 def _table(group: Group, runs: Styled) -> str:
-    members = _members(group, runs)
     rows = summary_rows(group.subjects)
-    lines = [[markup.run_name(style, row.name), *_cells(row)] for row, (_, style) in zip(rows, members, strict=True)]
+    lines = [
+        [markup.run_name(style, row.name), *_cells(row)]
+        for row, (_, style) in zip(rows, members(group, runs), strict=True)
+    ]
     model, *figures, seconds = headings(group.conditions)
     return markup.table([model, *(f"{figure}, %" for figure in figures), f"training, {seconds}"], lines, str(group))
 
@@ -54,31 +56,19 @@ def _figure(estimate: Estimate | None) -> str:
 
 def curves(groups: Sequence[Group], runs: Styled) -> str:
     """Accuracy over epsilon, one chart for each group of comparable runs that were attacked."""
-    drawn = [
-        drawn_chart(accuracy_chart(_members(group, runs), group.conditions), f"accuracy-{at}", str(group))
-        for at, group in enumerate(groups, 1)
-        if group.conditions is not None and (group.conditions.attacked or _certified(group))
-    ]
+    drawn = [drawn_chart(chart, f"accuracy-{at}", str(groups[at - 1])) for at, chart in accuracy_charts(groups, runs)]
     return markup.section("Accuracy over epsilon", "\n".join(drawn)) if drawn else ""
 
 
 def mixtures(runs: Styled) -> str:
     """What was tried where two models were mixed, and what a gate does."""
-    chart = frontier_chart(runs)
-    if chart is None:
+    charts = mixture_charts(runs)
+    tables = [frontier_table(subject.name, subject.frontier) for subject, _ in runs if subject.frontier is not None]
+    drawn = [drawn_chart(chart, key, chart.title) for key, chart in charts]
+    if not drawn:
         return ""
-    parts = [drawn_chart(chart, "frontier", chart.title)]
-    for at, (subject, _) in enumerate(runs, 1):
-        if subject.frontier is not None:
-            parts.append(frontier_table(subject.name, subject.frontier))
-            if subject.frontier.alphas is not None:
-                alphas = alpha_chart(subject.name, subject.frontier.alphas)
-                parts.append(drawn_chart(alphas, f"alpha-{at}", alphas.title))
+    parts = [drawn[0], *tables, *drawn[1:]]
     return markup.section("Mixtures", "\n".join(parts))
-
-
-def _certified(group: Group) -> bool:
-    return any(subject.profile is not None and subject.profile.certificate is not None for subject in group.subjects)
 
 
 def training(runs: Styled) -> str:
@@ -108,25 +98,11 @@ def drawn_chart(chart: Chart, key: str, caption: str, data_table: str = "") -> s
 
 
 def _data(chart: Chart) -> str:
-    """The table from which a chart could be drawn again."""
-    places = sorted({place for line in chart.lines for place in line.x})
-    columns = [dict(zip(line.x, _values(line, chart), strict=True)) for line in chart.lines]
-    rows = [[f"{place:.6g}", *(column.get(place, "") for column in columns)] for place in places]
-    unit = ", %" if chart.shares else ""
-    return markup.table([chart.x_label, *(f"{line.name}{unit}" for line in chart.lines)], rows)
-
-
-def _values(line: Line, chart: Chart) -> list[str]:
-    if line.intervals:
-        return [_figure(estimate) for estimate in line.intervals]
-    shown = percent if chart.shares else "{:.6g}".format
-    return ["not finite" if value is None else shown(value) for value in line.y]
+    found = DataTable.of(chart)
+    rows = [[cell if isinstance(cell, str) else _figure(cell) for cell in row] for row in found.rows]
+    return markup.table(found.headings, rows)
 
 
 def origins(runs: Styled) -> str:
     """Where every run comes from: digests, versions and recipe."""
     return "\n".join(origin(subject, style) for subject, style in runs)
-
-
-def _members(group: Group, runs: Styled) -> Styled:
-    return [(subject, style) for subject, style in runs if any(subject is member for member in group.subjects)]

@@ -5,11 +5,13 @@ It holds no verdicts: how good the model is, a callback says that a command plug
 """
 
 from poise.training.adaptation import Adaptation, Remark, Setting, adaptation
+from poise.training.attaching import attach
 from poise.training.divergence import Diverged
 from poise.training.options import Training
 from poise.training.processes import agree, is_main, on_main, process_state
 from poise.training.surroundings import check_surroundings
 from poise.training.task import Noted, Task, Validate, check_task
+from poise.training.tracking import check_trackers
 from poise.training.trainer import train
 from poise.training.transfer import Head, Last, LoRA, Probe, Transfer, Whole
 
@@ -30,8 +32,10 @@ __all__ = [
     "Whole",
     "adaptation",
     "agree",
+    "attach",
     "check_surroundings",
     "check_task",
+    "check_trackers",
     "is_main",
     "on_main",
     "process_state",

@@ -17,6 +17,7 @@ from poise.core.run_folder import RunFolder
 from poise.models import Classifier
 from poise.training.options import Training
 from poise.training.processes import process_state
+from poise.training.tracking import start_trackers
 
 _LEFT_BY_ACCELERATE = ("forward", "_original_forward", "_is_accelerate_prepared")
 _UNSUPPORTED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
@@ -59,7 +60,7 @@ def accelerated(options: Training, folder: RunFolder, trackers: tuple[str, ...])
             dynamo_backend="no",
         )
         if trackers:
-            accelerator.init_trackers("tracking")
+            start_trackers(accelerator, folder)
         yield accelerator
         for tracker in accelerator.trackers:
             tracker.finish()

@@ -6,16 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from accelerate.tracking import filter_trackers
-from accelerate.utils import LoggerType
 
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import Misuse
 from poise.core.threat import Threat
 from poise.data import ImageSet, batches_per_epoch, check_augmentation
 from poise.models import Classifier
 from poise.objectives import Objective
 from poise.schedules import Schedule
 from poise.training.options import Training
+from poise.training.tracking import check_trackers
 from poise.training.transfer import Transfer, Whole
 
 Validate = Callable[[Classifier, float], Mapping[str, float]]
@@ -76,13 +75,4 @@ def check_task(task: Task, trackers: tuple[str, ...] = ()) -> None:
         raise Misuse(f"{len(task.images)} training images are too few for a batch; training needs at least 2")
     if task.options.precision == "fp16" and not torch.cuda.is_available():
         raise Misuse("fp16 needs a GPU; choose bf16 or fp32 for training.precision")
-    _check_trackers(trackers)
-
-
-def _check_trackers(trackers: tuple[str, ...]) -> None:
-    known = sorted(tracker.value for tracker in LoggerType if tracker is not LoggerType.ALL)
-    for tracker in trackers:
-        if tracker not in known:
-            raise Misuse(f"unknown tracker {tracker!r}; {suggestion(tracker, known)}")
-    if len(filter_trackers(list(trackers), logging_dir=".")) != len(trackers):
-        raise Misuse(f"of the trackers {', '.join(trackers)} not all are installed")
+    check_trackers(trackers)

@@ -1,15 +1,15 @@
 """What an accuracy-over-epsilon curve costs: poise's profile beside official AutoAttack once per epsilon.
 
-    python -m benchmarks.curve [--quick] [--data parquet:FOLDER] [--model resnet18]
+    python -m benchmarks.curve [--quick] [--data parquet:FOLDER] [--model resnet18 | --networks ROBUST PLAIN]
 
 Every contender is a process of its own with one thread, on the same network and images; their order is mixed, and as
 many run at a time as there are cores. Compared is the time of the evaluation itself: CPU seconds, or seconds on a clock
 where there is a CUDA device and one runs at a time. What whole processes take is printed beside it.
 
-Two networks are trained here and kept under runs/benchmarks: one robust, one not. `one full pass` is what the whole
-suite costs when every example that is right survives it, measured: the least that a curve of this strength can cost, if
-each has a first epsilon that breaks it. The lower bound is what the definition demands of it in passes, times the
-measured cost of one pass of the network that proposes.
+Two networks are trained here and kept under runs/benchmarks, one robust, one not, unless run folders are given (such as
+those of benchmarks.networks). `one full pass` is what the whole suite costs when every example that is right survives
+it, measured: the least that a curve of this strength can cost, if each has a first epsilon that breaks it. The lower
+bound is what the definition demands of it in passes, times the measured cost of one pass of the network that proposes.
 """
 
 from __future__ import annotations
@@ -46,14 +46,7 @@ def main() -> int:
     count = options.images or (48 if options.quick else 128)
     threat = Threat(epsilon=0.2 if options.data == "digits" else "8/255")
     grid = epsilon_grid(threat)
-    folder = KEPT / f"{options.data.replace(':', '-').replace('/', '-')}-{options.model}"
-    epochs = (15, 8) if options.quick else (30, 12)
-    _side_by_side(
-        [
-            ("train", _job(options, folder / name, threat.epsilon, number, name))
-            for name, number in zip(NETWORKS, epochs, strict=True)
-        ]
-    )
+    folders = dict(zip(NETWORKS, options.networks or _trained(options, threat.epsilon), strict=True))
     whole = [("ours", grid[1:]), ("one full pass", (1e-6,))] + [("official", (epsilon,)) for epsilon in grid[1:-1]]
     single = [(who, grid[-1:]) for _ in range(1 if options.quick else 3) for who in ("ours", "official")]
     plan = [("robust", *each) for each in whole + single] + [
@@ -61,13 +54,13 @@ def main() -> int:
     ]
     plan = [plan[at] for at in torch.randperm(len(plan), generator=torch.Generator().manual_seed(0)).tolist()]
     found = _side_by_side(
-        [(who, Job(str(folder / name), options.data, count, epsilons)) for name, who, epsilons in plan]
+        [(who, Job(str(folders[name]), options.data, count, epsilons)) for name, who, epsilons in plan]
     )
     readings = [{"network": name, "who": who, **reading} for (name, who, _), reading in zip(plan, found, strict=True)]
-    return _conclude(readings, grid, count)
+    return _conclude(options.variant, readings, grid, count)
 
 
-def _conclude(readings: list[dict[str, Any]], grid: tuple[float, ...], count: int) -> int:
+def _conclude(variant: str, readings: list[dict[str, Any]], grid: tuple[float, ...], count: int) -> int:
     def of(network: str, who: str, epsilons: tuple[float, ...]) -> dict[str, Any]:
         chosen = [r for r in readings if (r["network"], r["who"], tuple(r["epsilons"])) == (network, who, epsilons)]
         return chosen[0] | {name: median(r[name] for r in chosen) for name in ("seconds", "process")}
@@ -109,7 +102,7 @@ def _conclude(readings: list[dict[str, Any]], grid: tuple[float, ...], count: in
         "least": least,
         "readings": readings,
     }
-    return conclude("curve", claims, figures)
+    return conclude("curve", claims, figures, variant)
 
 
 def _seconds(one: dict[str, Any]) -> str:
@@ -118,6 +111,19 @@ def _seconds(one: dict[str, Any]) -> str:
 
 def _tell(name: str, values: Any) -> None:
     print(f"{name:10s}" + " ".join(f"{value:6.3f}" for value in values))
+
+
+def _trained(options: argparse.Namespace, epsilon: float) -> list[Path]:
+    """The folders of a robust and a plain network, trained unless they are there."""
+    folder = KEPT / f"{options.data.replace(':', '-').replace('/', '-')}-{options.model}"
+    places, epochs = [folder / name for name in NETWORKS], (15, 8) if options.quick else (30, 12)
+    _side_by_side(
+        [
+            ("train", _job(options, place, epsilon, number, place.name))
+            for place, number in zip(places, epochs, strict=True)
+        ]
+    )
+    return places
 
 
 def _job(options: argparse.Namespace, place: Path, epsilon: float, epochs: int, name: str) -> Job:
@@ -145,6 +151,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer images; two minutes on two cores")
     parser.add_argument("--data", default="digits", help="address of the images (digits)")
     parser.add_argument("--model", default="small", help="address of the network to train (small)")
+    parser.add_argument(
+        "--networks", nargs=2, type=Path, metavar=("ROBUST", "PLAIN"), help="run folders, in place of training two"
+    )
+    parser.add_argument("--variant", default="", help="for the name of the result's file, such as cifar10")
     parser.add_argument("--images", type=int, help="how many images (128; 48 with --quick)")
     parser.add_argument("--worker", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--job", help=argparse.SUPPRESS)

@@ -25,7 +25,18 @@ from benchmarks.harness import RESULTS, machine
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = Path(__file__).with_suffix(".md.jinja")
-COSTS = ("curve", "parity", "modes", "train_step", "update_step", "mixed_forward", "certify", "memory", "low_precision")
+COSTS = (
+    "curve",
+    "curve-cifar10",
+    "parity",
+    "modes",
+    "train_step",
+    "update_step",
+    "mixed_forward",
+    "certify",
+    "memory",
+    "low_precision",
+)
 Row = Mapping[str, Any]
 
 

@@ -68,8 +68,15 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"min": min(values), "median": median(values), "max": max(values)}
 
 
-def conclude(name: str, claims: Sequence[Claim], figures: dict[str, Any]) -> int:
-    """Keep the result, print a line a claim, and return the exit code: 1 where one falls short."""
+def conclude(name: str, claims: Sequence[Claim], figures: dict[str, Any], variant: str = "") -> int:
+    """Keep the result, print a line a claim, and return the exit code: 1 where one falls short.
+
+    Args:
+        name: of the benchmark's module.
+        claims: figures with their floors.
+        figures: whatever else was measured.
+        variant: sets results of the same benchmark apart.
+    """
     RESULTS.mkdir(exist_ok=True)
     record = {
         "command": " ".join(["python -m benchmarks." + name, *sys.argv[1:]]),
@@ -83,7 +90,7 @@ def conclude(name: str, claims: Sequence[Claim], figures: dict[str, Any]) -> int
         "figures": figures,
         "claims": [asdict(claim) | {"holds": claim.holds} for claim in claims],
     }
-    path = RESULTS / f"{name}.{machine()}.json"
+    path = RESULTS / f"{name}{variant and '-' + variant}.{machine()}.json"
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for claim in claims:
         print(claim)

@@ -44,17 +44,17 @@ def window_sides(share: float, height: int, width: int, least: int = 1, *, odd: 
         least: smallest side, where the image has room for it.
         odd: make even sides longer by one, where the image has room for it.
     """
-
-    def adjusted(side: float) -> int:
-        pixels = max(round(side), least)
-        return pixels + (odd and pixels % 2 == 0)
-
     area, short, long = share * height * width, min(height, width), max(height, width)
-    side = adjusted(math.sqrt(area))
+    side = _side(math.sqrt(area), least, odd=odd)
     if side <= short:
         return side, side
-    stretched = min(adjusted(area / short), long)
+    stretched = min(_side(area / short, least, odd=odd), long)
     return (short, stretched) if height <= width else (stretched, short)
+
+
+def _side(length: float, least: int, *, odd: bool) -> int:
+    pixels = max(round(length), least)
+    return pixels + (odd and pixels % 2 == 0)
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,10 @@ def global_seed(stream: Stream) -> Iterator[None]:
 
     For code that is not ours and draws from the global state: dropout, weight initialisation.
     """
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count() if torch.cuda.is_available() else 0)):
-        torch.manual_seed(stream.key)
+    devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    with torch.random.fork_rng(devices=range(devices)):
+        # torch.manual_seed would keep a stack trace of every call for devices that are never used.
+        torch.default_generator.manual_seed(stream.key)
+        if devices:
+            torch.cuda.manual_seed_all(stream.key)
         yield

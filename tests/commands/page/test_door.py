@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -19,7 +20,8 @@ def answered(door, path, *, method="GET", headers=(), kind="http"):
         sent.append(message)
 
     scope = {"type": kind, "path": path, "method": method, "headers": list(headers)}
-    asyncio.run(door(scope, None, send))
+    with ThreadPoolExecutor(1) as beside:  # a browser's test in the same process leaves a loop running
+        beside.submit(asyncio.run, door(scope, None, send)).result()
     return [message["status"] for message in sent if "status" in message] or sent[0]["type"]
 
 

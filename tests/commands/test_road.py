@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,7 +46,8 @@ def test_quickstart_makes_six_runs_and_a_report(quick):
     for name, epochs in CHAPTERS.items():
         folder = RunFolder.open(quick / "first" / name)
         assert folder.weights.is_file()
-        assert len(folder.history() if epochs else []) == epochs
+        assert folder.metrics.is_file() == bool(epochs)
+        assert not epochs or len(folder.history()) == epochs
         assert len(read_profile(folder.profile)) == 80
         assert name in page
 
@@ -130,12 +132,13 @@ def test_resuming_with_other_options_is_refused(quick, capsys):
     assert "was started with seed 0, not 5" in capsys.readouterr().err
 
 
-def test_a_profile_that_exists_is_replaced_only_on_request(quick, capsys):
-    address = f"run:{quick / 'other' / 'fixed'}"
+def test_a_profile_that_exists_is_replaced_only_on_request(quick, tmp_path, capsys):
+    run = shutil.copytree(quick / "first" / "fixed", tmp_path / "fixed")
+    address = f"run:{run}"
     assert main(["profile", address]) == 2
     assert "replace it with --overwrite" in capsys.readouterr().err
     assert main(["profile", address, "--overwrite", "--points", "0.1,1/10", "--suite", "fast", "--limit", "20"]) == 0
-    made = read_profile(quick / "other" / "fixed" / "profile.parquet")
+    made = read_profile(run / "profile.parquet")
     assert (made.epsilons, made.header.suite, len(made)) == ((0, 0.1, 0.2), "fast", 20)
 
 

@@ -143,6 +143,3 @@ def _write(images: ImageSet, rows: torch.Tensor, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(images.pixels(rows)):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{number:05}.png")
-
-
-__all__ = ["FIRST", "OTHERS", "Start", "Task", "start"]

@@ -19,10 +19,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks.harness import Claim, begun, conclude, finished
-from benchmarks.updates import SCALES, TARGET, THREAT, Bench, accuracies, flipped, options_of, shown
+from benchmarks.harness import Claim, begun, conclude, cut, finished, shown
+from benchmarks.updates import TARGET, THREAT, Bench, accuracies, bench_of, flipped, options_of
 from poise.commands.compare import compare
 from poise.commands.finetune import finetune
 from poise.commands.mix import mix
@@ -117,17 +115,15 @@ class Composed:
 def main() -> int:
     """Mix, judge and compare what is not there yet, and say what came out."""
     options = options_of(__doc__)
-    torch.set_num_threads(options.threads)
-    scale = SCALES["quick" if options.quick else options.scale]
-    bench = Bench(scale, options.data, options.folder)
+    bench = bench_of(options)
     rows = []
-    for seed in scale.seeds if options.seeds is None else options.seeds:
+    for seed in options.seeds or bench.scale.seeds:
         rows.append(Composed(bench, seed).row())
         _tell(rows[-1])
     cuts = [_cut(row["products"]) for row in rows]
-    cut = sum(cuts) / len(cuts)
-    claims = [Claim("share of the product's robustness negative flips that is cut", cut, TARGET)]
-    return conclude("composed", claims, {"scale": asdict(scale), "data": options.data, "rows": rows})
+    mean = sum(cuts) / len(cuts)
+    claims = [Claim("share of the product's robustness negative flips that is cut", mean, TARGET)]
+    return conclude("composed", claims, {"scale": asdict(bench.scale), "data": bench.data, "rows": rows})
 
 
 def _alpha(run: Run) -> float:
@@ -137,7 +133,7 @@ def _alpha(run: Run) -> float:
 
 def _cut(products: Mapping[str, Any]) -> float:
     naive, congruent = (products[name]["robust flips"][0] for name in PRODUCTS[1:])
-    return 1 - congruent / naive if naive else float(congruent == 0)
+    return cut(naive, congruent)
 
 
 def _tell(row: Mapping[str, Any]) -> None:

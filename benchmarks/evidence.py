@@ -21,7 +21,7 @@ import jinja2
 import numpy as np
 from matplotlib import pyplot as plt
 
-from benchmarks.harness import RESULTS, machine
+from benchmarks.harness import RESULTS, cut, machine, shown
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = Path(__file__).with_suffix(".md.jinja")
@@ -209,20 +209,22 @@ def updates_table(rows: Sequence[Row], pair: str | None = None) -> str:
 
 
 def cuts(rows: Sequence[Row], name: str) -> list[float]:
-    """By which share a contender has fewer robustness negative flips than the naive swap, where that has any."""
-    pairs = [(row["models"]["naive"]["robust flips"][0], row["models"][name]["robust flips"][0]) for row in rows]
-    return [1 - mine / naive for naive, mine in pairs if naive]
+    """By which share a contender has fewer robustness negative flips than the naive swap."""
+    return [cut(*(row["models"][who]["robust flips"][0] for who in ("naive", name))) for row in rows]
 
 
 def frontier_table(figures: Row) -> str:
     """Both branches and every mixture, with intervals, and what each wins and gives up."""
-    rows = {name: row for name, row in figures.items() if isinstance(row, dict) and "clean" in row}
-    gap, least, most = figures["clean gap"], rows["robust"]["clean"][0], rows["robust"]["robust"][0]
-    body = []
-    for name, row in rows.items():
-        won, lost = (row["clean"][0] - least) / gap, 1 - row["robust"][0] / most
-        shares = ("", "") if name in {"standard", "robust"} else (f"{100 * won:.0f} %", f"{100 * lost:.0f} %")
-        body.append((name, interval(row["clean"]), interval(row["robust"]), *shares))
+    body = [
+        (
+            name,
+            shown(row["clean"]),
+            shown(row["robust"]),
+            *(f"{100 * row[share]:.0f} %" if share in row else "" for share in ("won back", "given up")),
+        )
+        for name, row in figures.items()
+        if isinstance(row, dict) and "clean" in row
+    ]
     return table(("model", "clean", "robust", "of the gap won back", "of robustness given up"), body)
 
 
@@ -235,7 +237,7 @@ def composed_table(rows: Sequence[Row]) -> str:
             name,
             f"{one['alpha']:g}",
             *(
-                interval(one[figure]) if figure in one else ""
+                shown(one[figure]) if figure in one else ""
                 for figure in ("clean", "robust", "clean flips", "robust flips")
             ),
             one["gate"]["outcome"] if "gate" in one else "",
@@ -297,12 +299,6 @@ def spread_of(shares: Sequence[float]) -> str:
         return "-"
     mean = f"{100 * float(np.mean(shares)):.1f}"
     return mean if len(shares) == 1 else f"{mean} ({100 * min(shares):.1f} to {100 * max(shares):.1f})"
-
-
-def interval(estimate: Sequence[float]) -> str:
-    """An estimate with its 95 % interval, in %."""
-    value, low, high = (100 * each for each in estimate)
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _names(rows: Sequence[Row], key: str) -> list[str]:

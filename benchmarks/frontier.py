@@ -21,12 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Claim, conclude
+from benchmarks.harness import Claim, begun, conclude, finished, shown
 from poise.attacks import PGD
 from poise.commands.finetune import finetune
 from poise.commands.mix import Method, mix
 from poise.commands.profile import profile
-from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
 from poise.evaluation import Curve, Profile, Suite, accuracy_curve, read_profile
 from poise.objectives import Adversarial, Mixing, Objective, Standard
@@ -111,8 +110,7 @@ def main() -> int:
 
 
 def _trained(path: Path, objective: Objective, data: str, threat: Threat, scale: Scale) -> str:
-    folder = RunFolder(path)
-    if not folder.weights.is_file():
+    if not finished(path):
         finetune(
             scale.network,
             data,
@@ -126,7 +124,7 @@ def _trained(path: Path, objective: Objective, data: str, threat: Threat, scale:
             validate_on=0,
             trackers=(),
             out=path,
-            resume=path.exists(),
+            resume=begun(path),
         )
     return f"run:{path.as_posix()}"
 
@@ -141,7 +139,7 @@ def _mixed(
     threat: Threat,
     scale: Scale,
 ) -> str:
-    if not RunFolder(path).weights.is_file():
+    if not finished(path):
         mix(
             *branches,
             data,
@@ -155,7 +153,7 @@ def _mixed(
             objective=Mixing(),
             limit=scale.limit,
             out=path,
-            resume=path.exists(),
+            resume=begun(path),
             seed=seed,
         )
     return f"run:{path.as_posix()}"
@@ -193,10 +191,11 @@ def _conclude(found: Mapping[str, Profile], scale: Scale) -> int:
     claims = []
     for name, curve in curves.items():
         figures[name] = {"clean": curve.clean, "robust": curve.robust, "findings": _objections(found[name])}
-        print(f"{name:<12} clean {_shown(curve.clean)}  robust {_shown(curve.robust)}")
+        print(f"{name:<12} clean {shown(curve.clean):>18}  robust {shown(curve.robust):>18}")
         if name in {"standard", "robust"}:
             continue
         won, lost = _won_back(curve, curves["robust"], gap), _lost(curve, curves["robust"])
+        figures[name] |= {"won back": won, "given up": lost}
         claims.append(Claim(f"{name}: share of the clean gap won back", won, WON_BACK))
         claims.append(Claim(f"{name}: share of robust accuracy given up", lost, LOST, most=True))
     return conclude("frontier", claims, figures)
@@ -212,10 +211,6 @@ def _lost(mixed: Curve, robust: Curve) -> float:
 
 def _objections(found: Profile) -> list[str]:
     return [str(finding) for finding in found.findings if finding.status in {"warn", "block"}]
-
-
-def _shown(estimate: Any) -> str:
-    return f"{estimate.value:6.1%} [{estimate.low:.1%}, {estimate.high:.1%}]"
 
 
 def _options() -> argparse.Namespace:

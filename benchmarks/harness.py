@@ -68,8 +68,21 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"min": min(values), "median": median(values), "max": max(values)}
 
 
+def shown(estimate: Sequence[float]) -> str:
+    """An estimate with its interval, in %."""
+    value, low, high = (100 * each for each in estimate)
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def cut(naive: float, mine: float) -> float:
+    """By which share flips are fewer than those of the naive swap; where that has none, 1 for none and -1 for some."""
+    return 1 - mine / naive if naive else float(mine == 0) - float(mine > 0)
+
+
 def conclude(name: str, claims: Sequence[Claim], figures: dict[str, Any], variant: str = "") -> int:
     """Keep the result, print a line a claim, and return the exit code: 1 where one falls short.
+
+    What a quick call finds is kept apart, as `-quick`, and never takes the place of a full result.
 
     Args:
         name: of the benchmark's module.
@@ -90,7 +103,8 @@ def conclude(name: str, claims: Sequence[Claim], figures: dict[str, Any], varian
         "figures": figures,
         "claims": [asdict(claim) | {"holds": claim.holds} for claim in claims],
     }
-    path = RESULTS / f"{name}{variant and '-' + variant}.{machine()}.json"
+    quick = "quick" if {"quick", "--quick"} & set(sys.argv) else ""
+    path = RESULTS / f"{'-'.join(filter(None, (name, variant, quick)))}.{machine()}.json"
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for claim in claims:
         print(claim)

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 import poise
+from benchmarks.harness import begun, finished
 from poise.commands.run import Run
-from poise.core.run_folder import RunFolder
 
 DATA = "torchvision:CIFAR10"
 FOLDER = Path("runs/benchmarks")
@@ -71,10 +71,7 @@ def _trained(
     schedule: poise.Fixed | poise.Hinge,
     epochs: int = 4,
 ) -> Run:
-    run = RunFolder(folder)
-    if run.weights.is_file():
-        return Run(run)
-    return poise.finetune(
+    return finished(folder) or poise.finetune(
         model,
         data,
         threat=THREAT,
@@ -86,7 +83,7 @@ def _trained(
         validate_on=0,
         trackers=(),
         out=folder,
-        resume=run.recipe.is_file(),
+        resume=begun(folder),
     )
 
 

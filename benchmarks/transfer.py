@@ -35,7 +35,6 @@ from poise.commands.finetune import finetune
 from poise.commands.fitting import seconds
 from poise.commands.profile import profile
 from poise.commands.run import Run
-from poise.core.files import write_text
 from poise.core.threat import Epsilon, Threat
 from poise.evaluation import Suite, accuracy_curve, expected_robustness, read_profile
 from poise.objectives import Adversarial, Standard
@@ -281,7 +280,6 @@ def main() -> int:
         for backbone in backbones:
             if scale.plans[backbone].strict:
                 strict += each(strictly, _cells(name, backbone, scale.seeds[:1], rates[backbone]))
-    write_text(folder / "rows.json", json.dumps({"rows": rows, "strict": strict}, indent=1) + "\n")
     figures = {"scale": asdict(scale), "data": options.data, "rates": rates, "strict": strict, "rows": rows}
     return conclude("transfer", _claims(rows), figures)
 

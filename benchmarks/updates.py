@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.harness import Claim, begun, conclude, finished, spread
+from benchmarks.harness import Claim, begun, conclude, cut, finished, shown, spread
 from poise.attacks import PGD
 from poise.commands.finetune import finetune
 from poise.commands.profile import profile
@@ -272,17 +272,15 @@ class Bench:
 def main() -> int:
     """Train what is not trained, judge what is not judged, and say what came out."""
     options = options_of(__doc__)
-    torch.set_num_threads(options.threads)
-    scale = SCALES["quick" if options.quick else options.scale]
-    bench = Bench(scale, options.data, options.folder)
+    bench = bench_of(options)
     rows = []
-    for seed in scale.seeds if options.seeds is None else options.seeds:
+    for seed in options.seeds or bench.scale.seeds:
         for pair in options.pairs or bench.pairs(seed):
             rows.append(bench.row(pair, seed))
-            (options.folder / f"{pair}-{seed}" / "figures.json").write_text(json.dumps(rows[-1], indent=1) + "\n")
+            (bench.folder / f"{pair}-{seed}" / "figures.json").write_text(json.dumps(rows[-1], indent=1) + "\n")
             _tell(rows[-1])
     return conclude(
-        "updates", _claims(rows), {"scale": asdict(scale), "data": options.data, "rows": rows} | _summary(rows)
+        "updates", _claims(rows), {"scale": asdict(bench.scale), "data": bench.data, "rows": rows} | _summary(rows)
     )
 
 
@@ -297,6 +295,12 @@ def options_of(document: str | None) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int)
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
+
+
+def bench_of(options: argparse.Namespace) -> Bench:
+    """The bench that such a command line asks for, with its number of threads."""
+    torch.set_num_threads(options.threads)
+    return Bench(SCALES["quick" if options.quick else options.scale], options.data, options.folder)
 
 
 def _grid(objective: Objective, points: list[tuple[float, float]] | None) -> list[tuple[float, float]]:
@@ -342,16 +346,9 @@ def _tell(row: Mapping[str, Any]) -> None:
         print(f"{name:<12} " + " ".join(f"{shown(figure) if figure else '':>18}" for figure in figures))
 
 
-def shown(estimate: Sequence[float]) -> str:
-    """An estimate with its interval, in %."""
-    value, low, high = (100 * each for each in estimate)
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
-
-
 def _cuts(rows: Sequence[Mapping[str, Any]], name: str, figure: str) -> list[float]:
     """By which share a contender has fewer flips than the naive swap, one number a pair and seed."""
-    pairs = [(row["models"]["naive"][figure][0], row["models"][name][figure][0]) for row in rows]
-    return [1 - mine / naive if naive else float(mine == 0) - float(mine > 0) for naive, mine in pairs]
+    return [cut(row["models"]["naive"][figure][0], row["models"][name][figure][0]) for row in rows]
 
 
 def _gains(rows: Sequence[Mapping[str, Any]], name: str, figure: str) -> list[float]:

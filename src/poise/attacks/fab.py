@@ -77,6 +77,10 @@ class FAB(Search):
         """See `Search.rhythm`."""
         return True, False
 
+    def slopes(self, classes: int) -> int:
+        """One for every class but the label."""
+        return classes - 1
+
     @property
     def stays_inside(self) -> bool:
         """Not at all: it walks from wherever the boundary is towards the image."""
@@ -163,6 +167,10 @@ class FABT(FAB):
     def targeted(self) -> bool:
         """See `Search.targeted`."""
         return True
+
+    def slopes(self, classes: int) -> int:
+        """See `Search.slopes`."""
+        return Search.slopes(self, classes)
 
     def loss(self, problem: Problem, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
         """Logit of the target minus logit of the label."""

@@ -100,6 +100,14 @@ class Search(ABC):
         """
         return (True,)
 
+    def slopes(self, classes: int) -> int:  # noqa: ARG002 - FAB needs them
+        """Backward passes of a query that needs the gradient.
+
+        Args:
+            classes: number of classes.
+        """
+        return 1
+
     @property
     def stays_inside(self) -> bool:
         """Whether all points asked for lie in the ball up to rounding, so that only successes need be looked at."""

@@ -45,6 +45,18 @@ class Unit:
         """What profiles call it."""
         return f"{self.search.name} through {self.through}" if self.through else self.search.name
 
+    def passes(self, classes: int) -> tuple[float, float]:
+        """Forward and backward passes of an item that withstands it.
+
+        A surrogate's count as the model's own, which is asked beside it.
+
+        Args:
+            classes: number of classes.
+        """
+        search = self.search
+        sloped = search.queries * sum(search.rhythm) / len(search.rhythm)
+        return search.queries * (2 if self.through else 1), sloped * search.slopes(classes)
+
 
 def units(suite: Suite, norm: Norm, classes: int, stream: Stream) -> tuple[Unit, ...]:
     """The units of a suite, in the order in which an example meets them.

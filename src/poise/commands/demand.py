@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poise.attacks.fab import FAB, FABT
 from poise.attacks.room import on_cpu
-from poise.attacks.suites import Unit, adaptive, passes, units
+from poise.attacks.suites import adaptive, passes, units
 from poise.commands.estimate import Work
 from poise.commands.opening import placed
 from poise.commands.passes import Counted, Pace, Passes, counting, timed
@@ -221,17 +220,9 @@ def withstanding(classifier: Classifier, examination: Examination) -> Passes:
     brackets = brackets_of(np.array([True]), points, (len(suite), len(every)), examination.mode)
     total = Passes()
     while (work := brackets.next(0)) is not None:
-        total += _unit_passes(every[work.unit], classifier.num_classes)
+        total += Passes(*every[work.unit].passes(classifier.num_classes))
         brackets.fail(0, work)
     return total * passes(examination.suite)
-
-
-def _unit_passes(unit: Unit, classes: int) -> Passes:
-    """Passes of an item that spends its whole budget; a surrogate's count as the model's own, which still judges."""
-    search = unit.search
-    slopes = classes - 1 if isinstance(search, FAB) and not isinstance(search, FABT) else 1
-    with_slope = search.queries * sum(search.rhythm) / len(search.rhythm)
-    return Passes(search.queries * (2 if unit.through else 1), with_slope * slopes)
 
 
 def at_once(classifier: Classifier, images: ImageSet) -> int:

@@ -6,6 +6,7 @@ example is settled once two neighbouring grid points differ. What is certain of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -75,9 +76,27 @@ class Brackets:
         point = high - 1 if self.units > 1 else (low + high) // 2
         return Work(self._untried(row, point), point)
 
+    def done(self, row: int, efforts: Sequence[float]) -> float:
+        """The share of an example's work that is done, in [0, 1]: what has failed where it is tried, by effort.
+
+        Args:
+            row: the example.
+            efforts: what each unit costs on an example that withstands it, in any measure.
+        """
+        work = self.next(row)
+        if work is None:
+            return 1.0
+        failed = self._failures(row, work.point)
+        here = sum(effort for unit, effort in enumerate(efforts) if failed >> unit & 1) / sum(efforts)
+        return here if self.mode == "bisect" else (work.point - 1 + here) / (self.points - 1)
+
+    def _failures(self, row: int, point: int) -> int:
+        """Which units are known to have failed at a grid point, a bit each."""
+        return int(self._failed[row]) if self._failed_at[row] == point else int(self._probes[row]) >> point & 1
+
     def _untried(self, row: int, point: int) -> int:
         """The first unit that has not failed at this point, the one that broke the example last before all others."""
-        failed = int(self._failed[row]) if self._failed_at[row] == point else int(self._probes[row]) >> point & 1
+        failed = self._failures(row, point)
         leader = int(self.broken_by[row])
         if leader != _NOWHERE and not failed >> leader & 1:
             return leader

@@ -180,7 +180,7 @@ class _Examining:
             rows: the examples.
             note: given outcomes, with the images that were found, before anything else is made of them.
         """
-        waiting, standing = Waiting(len(self.images), len(self.units)), Standing(self.brackets, rows)
+        waiting, standing = Waiting(len(self.images), len(self.units)), self._standing(rows)
         for row in rows:
             self._enqueue(row, waiting)
         with global_seed(self.luck.fold("attack", rows.start)), self.pool.open():
@@ -192,12 +192,14 @@ class _Examining:
                     if note:
                         note(events, outcomes)
                     for event in events:
-                        before = standing.bracket(event.row)
-                        self.settle(event)
-                        standing.changed(event.row, before)
+                        with standing.recounting(event.row):
+                            self.settle(event)
                         self._enqueue(event.row, waiting)
                     self._refill(queue, waiting, stage)
                     yield standing.told()
+
+    def _standing(self, rows: range) -> Standing:
+        return Standing(self.brackets, rows, [sum(unit.passes(len(self.header.classes))) for unit in self.units])
 
     def _enqueue(self, row: int, waiting: Waiting) -> None:
         """Let an example wait for what is to be tried next on it, under the first unit that shares its search."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from poise.evaluation.brackets import Brackets, Mode, Work
@@ -32,6 +34,13 @@ class SurrogateBrackets(Brackets):
         """See `Brackets.next`."""
         work = self._alone.next(row)
         return super().next(row) if work is None else work
+
+    def done(self, row: int, efforts: Sequence[float]) -> float:
+        """See `Brackets.done`."""
+        if self._alone.next(row) is None:
+            return super().done(row, efforts)
+        own = efforts[: self._own]
+        return self._alone.done(row, own) * sum(own) / sum(efforts)
 
     def fail(self, row: int, work: Work) -> None:
         """See `Brackets.fail`."""

@@ -18,8 +18,8 @@ def make_optimizer(classifier: Classifier, options: Training, layer_decay: float
     """The optimiser over all parameters that ask for gradients, each with its peak learning rate ("peak" in its group).
 
     The head has a rate of its own, and layers have shares of it. Vectors and scalars (biases, norms) and what the
-    network itself names in `no_weight_decay` (positions, class tokens) are exempt from weight decay. A step is PyTorch's
-    fused one, which reads every weight once instead of once an operation.
+    network itself names in `no_weight_decay` (positions, class tokens) are exempt from weight decay. Steps are fused:
+    each reads every weight once, and not once for every operation.
 
     Args:
         classifier: the network.

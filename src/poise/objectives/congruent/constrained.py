@@ -9,18 +9,17 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from poise.attacks import PGD, Attack
 from poise.core.losses import PerExample, margin
 from poise.core.misuse import Misuse, suggestion
-from poise.objectives.adversarial import attacked
-from poise.objectives.congruent.views import Congruent, Views, mean_where
+from poise.objectives.congruent.attacking import Attacking
+from poise.objectives.congruent.views import Views, mean_where
 from poise.objectives.objective import State, Step, Terms
 
 Surrogate = Literal["distance", "hinge"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Constrained(Congruent):
+class Constrained(Attacking):
     """Lower the adversarial cross-entropy subject to: at most a share `bound` of all images is lost.
 
     An image is lost when, attacked, the old network is right on it and the network in training wrong. That count has no
@@ -36,6 +35,7 @@ class Constrained(Congruent):
     Args:
         bound: largest share of all images that may be lost, in [0, 1); 0.005 is "at most 0.5 % robust flips".
         attack: how the images are attacked, on the network in training.
+        focus: share of a batch that the whole attack is spent on, in (0, 1]; see `Attacking`.
         surrogate: what stands for a lost image where the old network is right: "distance", the distance from its
             logits, or "hinge", max(0, 1 - margin), which is at least 1 where the prediction is wrong.
         rate: how fast the multiplier moves, positive.
@@ -45,7 +45,6 @@ class Constrained(Congruent):
     """
 
     bound: float = 0.005
-    attack: Attack = PGD()
     surrogate: Surrogate = "distance"
     rate: float = 1.0
     ceiling: float = 10.0
@@ -71,7 +70,7 @@ class Constrained(Congruent):
 
     def terms(self, step: Step) -> Terms:
         """See `Objective.terms`; also "surrogate", "multiplier", and "excess" of the average so far over the bound."""
-        views = self.views(step, attacked(self.attack, step))
+        views = self.views(step, self.attacked(step))
         plain, stand_in = views.cross_entropy(), mean_where(self._stand_in(views), views.right("old"))
         multiplier = step.state["multiplier"].to(plain)
         loss = (plain + multiplier * stand_in) / (1 + multiplier)

@@ -8,9 +8,8 @@ from typing import ClassVar
 
 import torch
 
-from poise.attacks import PGD, Attack
 from poise.core.misuse import Misuse
-from poise.objectives.adversarial import attacked
+from poise.objectives.congruent.attacking import Attacking
 from poise.objectives.congruent.views import Congruent, Views
 from poise.objectives.objective import Step, Terms
 
@@ -52,15 +51,14 @@ class PCT(Congruent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PCAT(PCT):
+class PCAT(Attacking, PCT):
     """Positive-congruent adversarial training: the loss of `PCT` with every network on the attacked images.
 
     Args:
         attack: how the images are attacked, on the network in training.
+        focus: share of a batch that the whole attack is spent on, in (0, 1]; see `Attacking`.
     """
-
-    attack: Attack = PGD()
 
     def terms(self, step: Step) -> Terms:
         """See `PCT.terms`."""
-        return self._focal(self.views(step, attacked(self.attack, step)))
+        return self._focal(self.views(step, self.attacked(step)))

@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from poise.attacks import PGD, Attack
 from poise.core.losses import PerExample
 from poise.core.misuse import Misuse, suggestion
-from poise.objectives.adversarial import attacked
-from poise.objectives.congruent.views import Congruent, Views, mean_where
+from poise.objectives.congruent.attacking import Attacking
+from poise.objectives.congruent.views import Views, mean_where
 from poise.objectives.objective import Step, Terms
 
 Normalisation = Literal["mask", "batch"]
@@ -21,7 +20,7 @@ Weigh = Literal["right", "swap-flips", "current-flips"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RCAT(Congruent):
+class RCAT(Attacking):
     """RCAT (arXiv 2402.17390): cross-entropy, the new network and the old one as targets, all on the attacked images.
 
     With normalisation "mask", the default, which is the form of the published code, the loss is
@@ -35,6 +34,7 @@ class RCAT(Congruent):
         alpha: weight of the new network, at least 0.
         beta: weight of the old network, at least 0; alpha + beta is at most 1.
         attack: how the images are attacked, on the network in training.
+        focus: share of a batch that the whole attack is spent on, in (0, 1]; see `Attacking`.
         normalisation: "mask" or "batch", as above.
         weigh: where the old network counts: "right", wherever it is right; "swap-flips", there only where the frozen
             new network is wrong (the published code's only_nf); "current-flips", there only where the network in
@@ -47,7 +47,6 @@ class RCAT(Congruent):
 
     alpha: float = 0.5
     beta: float = 0.4
-    attack: Attack = PGD()
     normalisation: Normalisation = "mask"
     weigh: Weigh = "right"
 
@@ -63,7 +62,7 @@ class RCAT(Congruent):
 
     def terms(self, step: Step) -> Terms:
         """See `Objective.terms`; "accuracy", "flips" and the unweighted "cross_entropy", "distance_new" and "_old"."""
-        views = self.views(step, attacked(self.attack, step))
+        views = self.views(step, self.attacked(step))
         plain = views.cross_entropy()
         new, old = self._near_new(views), self._near_old(views)
         loss = (1 - self.alpha - self.beta) * plain + self.alpha * new + self.beta * old

@@ -40,9 +40,9 @@ bench-gpu: judges
 
 evidence: judges
 	$(BIN)/python -m benchmarks.transfer --scale $(SCALE) --data $(DATA) --jobs $(JOBS) || test $$? -eq 1
-	$(BIN)/python -m benchmarks.updates --scale $(SCALE) --data $(DATA) --threads $(JOBS) || test $$? -eq 1
-	$(BIN)/python -m benchmarks.composed --scale $(SCALE) --data $(DATA) --threads $(JOBS) || test $$? -eq 1
-	$(BIN)/python -m benchmarks.frontier --scale $(SCALE) --data $(DATA) || test $$? -eq 1
+	$(BIN)/python -m benchmarks.updates --scale $(SCALE) --data $(DATA) --jobs $(JOBS) || test $$? -eq 1
+	$(BIN)/python -m benchmarks.composed --scale $(SCALE) --data $(DATA) --jobs $(JOBS) || test $$? -eq 1
+	$(BIN)/python -m benchmarks.frontier --scale $(SCALE) --data $(DATA) --jobs $(JOBS) || test $$? -eq 1
 	$(BIN)/python -m benchmarks.evidence
 
 judges: $(READY)

@@ -5,7 +5,7 @@ one, and today's after an RCAT update. Each is mixed with the same standard netw
 chosen on validation images, and the three products are profiled through all their outputs. Then today's products stand
 for yesterday's before the gate of recipes/release-gate.
 
-    python -m benchmarks.composed --data torchvision:CIFAR10 [--scale quick|small|full] [--seeds 0 1 2]
+    python -m benchmarks.composed --data torchvision:CIFAR10 [--scale small] [--seeds 0 1] [--jobs 2]
 
 It shares its folder with benchmarks.updates and takes up what either has finished.
 """
@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Claim, begun, conclude, cut, finished, shown
+from benchmarks.harness import Claim, begun, conclude, cut, finished, shown, workers
 from benchmarks.updates import TARGET, THREAT, Bench, accuracies, bench_of, flipped, options_of
 from poise.commands.compare import compare
 from poise.commands.finetune import finetune
@@ -88,7 +88,7 @@ class Composed:
 
     def row(self) -> dict[str, Any]:
         """All products, what each loses in yesterday's place, and what the gate says to that."""
-        old, new = (make() for make in self.bench.pairs(self.seed)[PAIR])
+        old, new = self.bench.old(PAIR, self.seed), self.bench.new(self.seed)
         updated = self.bench.contender("rcat", self.bench.folder / f"{PAIR}-{self.seed}", old, new, self.seed)
         runs = {name: self.product(name, robust) for name, robust in zip(PRODUCTS, (old, new, updated), strict=True)}
         found = {name: self.bench.profile(run, run.path / "profile.parquet") for name, run in runs.items()}
@@ -97,6 +97,7 @@ class Composed:
             products[name] = accuracies(profile) | {"alpha": _alpha(runs[name])}
             if name != PRODUCTS[0]:
                 products[name] |= flipped(found[PRODUCTS[0]], profile) | {"gate": self._gate(runs[name])}
+        _tell(self.seed, products)
         return {"seed": self.seed, "products": products}
 
     def _gate(self, new: Run) -> dict[str, Any]:
@@ -116,10 +117,8 @@ def main() -> int:
     """Mix, judge and compare what is not there yet, and say what came out."""
     options = options_of(__doc__)
     bench = bench_of(options)
-    rows = []
-    for seed in options.seeds or bench.scale.seeds:
-        rows.append(Composed(bench, seed).row())
-        _tell(rows[-1])
+    with workers(options.jobs) as each:
+        rows = each(Composed.row, [Composed(bench, seed) for seed in options.seeds or bench.scale.seeds])
     cuts = [_cut(row["products"]) for row in rows]
     mean = sum(cuts) / len(cuts)
     claims = [Claim("share of the product's robustness negative flips that is cut", mean, TARGET)]
@@ -136,11 +135,11 @@ def _cut(products: Mapping[str, Any]) -> float:
     return cut(naive, congruent)
 
 
-def _tell(row: Mapping[str, Any]) -> None:
+def _tell(seed: int, products: Mapping[str, Any]) -> None:
     """The products of a seed, in %."""
-    print(f"products, seed {row['seed']}; in %")
+    print(f"products, seed {seed}; in %")
     print(f"{'':<10} {'alpha':>6} {'clean':>18} {'robust':>18} {'clean flips':>18} {'robust flips':>18}  gate")
-    for name, one in row["products"].items():
+    for name, one in products.items():
         figures = [one.get(key) for key in ("clean", "robust", "clean flips", "robust flips")]
         told = " ".join(f"{shown(figure) if figure else '':>18}" for figure in figures)
         print(f"{name:<10} {one['alpha']:6.3f} {told}  {one['gate']['outcome'] if 'gate' in one else ''}", flush=True)

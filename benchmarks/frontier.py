@@ -2,10 +2,10 @@
 
 An accurate and a robust network are trained by poise, unless runs are given, and mixed with a constant alpha, with a
 trained gate (three seeds) and nonlinearly. Every mixture is chosen on validation images and judged on test images that
-nothing was chosen on, by an adaptive AutoAttack through all its outputs. Whatever is finished is kept in --out, and the
-same command goes on from there.
+nothing was chosen on, by an adaptive AutoAttack through all its outputs. Whatever is finished is kept in --folder, and
+the same command goes on from there.
 
-    python -m benchmarks.frontier --data torchvision:CIFAR10 [--scale small] [--standard run:A --robust run:B]
+    python -m benchmarks.frontier --data ADDRESS [--scale small] [--jobs 2] [--standard run:A --robust run:B]
 
 `quick` (or --quick) only shows that all parts run; `small` takes about an hour on a CPU; `full` is for a GPU.
 
@@ -18,17 +18,18 @@ import argparse
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Claim, begun, conclude, finished, shown
+from benchmarks.harness import Claim, begun, conclude, finished, shown, workers
 from poise.attacks import PGD
 from poise.commands.finetune import finetune
 from poise.commands.mix import Method, mix
 from poise.commands.profile import profile
 from poise.core.threat import Threat
 from poise.evaluation import Curve, Profile, Suite, accuracy_curve, read_profile
-from poise.objectives import Adversarial, Mixing, Objective, Standard
+from poise.objectives import Adversarial, Mixing, Standard
 from poise.schedules import Fixed
 from poise.training import Training
 
@@ -36,13 +37,14 @@ WON_BACK, LOST = 2 / 3, 0.1
 AIM = 0.08
 """Share of the robust branch's robust accuracy on validation images that the choice may give up: a little below the
 target, as test images are others."""
-MIXTURES: tuple[tuple[str, Method, int], ...] = (
-    ("constant", "constant", 0),
-    ("nonlinear", "nonlinear", 0),
-    ("network-0", "network", 0),
-    ("network-1", "network", 1),
-    ("network-2", "network", 2),
-)
+MIXTURES: Mapping[str, tuple[Method, int]] = {
+    "constant": ("constant", 0),
+    "nonlinear": ("nonlinear", 0),
+    "network-0": ("network", 0),
+    "network-1": ("network", 1),
+    "network-2": ("network", 2),
+}
+"""Method and seed of every mixture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,99 +91,110 @@ SCALES = {
 }
 
 
-def main() -> int:
-    """Train what is missing, mix, judge, compare."""
-    options = _options()
-    scale = SCALES["quick" if options.quick else options.scale]
-    threat = Threat(epsilon="8/255")
-    out: Path = options.out
-    standard = options.standard or _trained(out / "standard", Standard(), options.data, threat, scale)
-    objective = Adversarial(attack=scale.attack)
-    robust = options.robust or _trained(out / "robust", objective, options.data, threat, scale)
-    found = {
-        name: _judged(address, out / f"{name}.parquet", options.data, threat, scale)
-        for name, address in (("standard", standard), ("robust", robust))
-    }
-    lose = 100 * AIM * _validated(robust, out / "validation.parquet", options.data, threat, scale)
-    for name, method, seed in MIXTURES:
-        address = _mixed(out / name, (standard, robust), method, seed, lose, options.data, threat, scale)
-        found[name] = _judged(address, out / f"{name}.parquet", options.data, threat, scale)
-    return _conclude(found, scale)
+THREAT = Threat(epsilon="8/255")
 
 
-def _trained(path: Path, objective: Objective, data: str, threat: Threat, scale: Scale) -> str:
-    if not finished(path):
-        finetune(
-            scale.network,
-            data,
-            threat=threat,
-            objective=objective,
+@dataclass(frozen=True)
+class Bench:
+    """One call of this script.
+
+    Args:
+        scale: how much is done.
+        data: address of CIFAR-10.
+        folder: where everything is kept.
+    """
+
+    scale: Scale
+    data: str
+    folder: Path
+
+    def branch(self, name: str) -> str:
+        """The address of a branch, "standard" or "robust", trained where it is not yet."""
+        out = self.folder / name
+        run = finished(out) or finetune(
+            self.scale.network,
+            self.data,
+            threat=THREAT,
+            objective=Standard() if name == "standard" else Adversarial(attack=self.scale.attack),
             schedule=Fixed(),
             augmentation="crop",
-            training=Training(epochs=scale.epochs, batch_size=128, learning_rate=2e-3),
-            image_size=scale.image_size,
-            limit=scale.limit,
+            training=Training(epochs=self.scale.epochs, batch_size=128, learning_rate=2e-3),
+            image_size=self.scale.image_size,
+            limit=self.scale.limit,
             validate_on=0,
             trackers=(),
-            out=path,
-            resume=begun(path),
+            out=out,
+            resume=begun(out),
         )
-    return f"run:{path.as_posix()}"
+        return run.address
 
+    def mixture(self, name: str, standard: str, robust: str, lose: float) -> str:
+        """The address of a mixture, one of `MIXTURES`, made where it is not yet.
 
-def _mixed(
-    path: Path,
-    branches: tuple[str, str],
-    method: Method,
-    seed: int,
-    lose: float,
-    data: str,
-    threat: Threat,
-    scale: Scale,
-) -> str:
-    if not finished(path):
-        mix(
-            *branches,
-            data,
+        Args:
+            name: of the mixture.
+            standard: address of the accurate branch.
+            robust: address of the robust branch.
+            lose: points of robust accuracy on validation images that it may give up.
+        """
+        out, (method, seed) = self.folder / name, MIXTURES[name]
+        run = finished(out) or mix(
+            standard,
+            robust,
+            self.data,
             method=method,
             lose=lose,
             calibrate=method == "constant",
-            threat=threat,
+            threat=THREAT,
             suite="fast",
-            validate_on=scale.validate_on,
-            training=Training(epochs=scale.gate_epochs, batch_size=128, learning_rate=1e-3),
+            validate_on=self.scale.validate_on,
+            training=Training(epochs=self.scale.gate_epochs, batch_size=128, learning_rate=1e-3),
             objective=Mixing(),
-            limit=scale.limit,
-            out=path,
-            resume=begun(path),
+            limit=self.scale.limit,
+            out=out,
+            resume=begun(out),
             seed=seed,
         )
-    return f"run:{path.as_posix()}"
+        return run.address
+
+    def judged(self, name: str, address: str) -> Profile:
+        """Verdicts on test images at one epsilon; taken up again where they stopped."""
+        path, scale = self.folder / f"{name}.parquet", self.scale
+        if not path.is_file():
+            profile(address, self.data, threat=THREAT, points=[], suite=scale.suite, limit=scale.judged, out=path)
+        return read_profile(path)
+
+    def validated(self, address: str) -> float:
+        """Robust accuracy on validation images, by the attacks with which mixtures are chosen."""
+        path = self.folder / "validation.parquet"
+        if not path.is_file():
+            profile(
+                address,
+                self.data,
+                threat=THREAT,
+                points=[],
+                suite="fast",
+                split="validation",
+                limit=self.scale.validate_on,
+                soundness=False,
+                out=path,
+            )
+        return accuracy_curve(read_profile(path)).robust.value
 
 
-def _judged(address: str, path: Path, data: str, threat: Threat, scale: Scale) -> Profile:
-    """Verdicts on test images at one epsilon; taken up again where they stopped."""
-    if not path.is_file():
-        profile(address, data, threat=threat, points=[], suite=scale.suite, limit=scale.judged, out=path)
-    return read_profile(path)
-
-
-def _validated(address: str, path: Path, data: str, threat: Threat, scale: Scale) -> float:
-    """Robust accuracy on validation images, by the attacks with which mixtures are chosen."""
-    if not path.is_file():
-        count = scale.validate_on
-        profile(
-            address,
-            data,
-            threat=threat,
-            points=[],
-            suite="fast",
-            split="validation",
-            limit=count,
-            soundness=False,
-            out=path,
-        )
-    return accuracy_curve(read_profile(path)).robust.value
+def main() -> int:
+    """Train what is missing, mix, judge, compare."""
+    options = _options()
+    bench = Bench(SCALES["quick" if options.quick else options.scale], options.data, options.folder)
+    with workers(options.jobs) as each:
+        given = {"standard": options.standard, "robust": options.robust}
+        absent = [name for name, address in given.items() if not address]
+        given |= dict(zip(absent, each(bench.branch, absent), strict=True))
+        lose = 100 * AIM * bench.validated(given["robust"])
+        mixtures = each(partial(bench.mixture, **given, lose=lose), MIXTURES)
+        addresses = given | dict(zip(MIXTURES, mixtures, strict=True))
+        found = dict(zip(addresses, each(bench.judged, addresses, addresses.values()), strict=True))
+    return _conclude(found, bench.scale)
 
 
 def _conclude(found: Mapping[str, Profile], scale: Scale) -> int:
@@ -218,7 +231,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", default="torchvision:CIFAR10", help="address of CIFAR-10")
     parser.add_argument("--standard", help="address of a standard network, instead of training one")
     parser.add_argument("--robust", help="address of a robust network, instead of training one")
-    parser.add_argument("--out", type=Path, default=Path("runs/frontier"), help="where runs and profiles are kept")
+    parser.add_argument("--folder", type=Path, default=Path("runs/frontier"), help="where runs and profiles are kept")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the work, one thread each")
     parser.add_argument("--scale", choices=SCALES, default="small")
     parser.add_argument("--quick", action="store_true", help="the same as --scale quick")
     return parser.parse_args()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -61,6 +64,18 @@ def begun(out: Path) -> bool:
 def finished(out: Path) -> Run | None:
     """The run in this folder, if it came to its end."""
     return Run(RunFolder(out)) if RunFolder(out).weights.is_file() else None
+
+
+@contextmanager
+def workers(jobs: int) -> Iterator[Callable[..., list[Any]]]:
+    """Processes that share work, one thread each: called like `map`, for a list in the order of its items.
+
+    Args:
+        jobs: how many.
+    """
+    spawning = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, spawning, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield lambda work, *items: list(pool.map(work, *items))
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

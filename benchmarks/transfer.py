@@ -16,20 +16,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.backbones import Start, Task, start
-from benchmarks.harness import Claim, begun, conclude, finished, spread
+from benchmarks.harness import Claim, begun, conclude, finished, spread, workers
 from poise.attacks import PGD, Attack
 from poise.commands.finetune import finetune
 from poise.commands.fitting import seconds
@@ -259,13 +256,10 @@ def main() -> int:
     name = "quick" if options.quick else options.scale
     scale, folder = SCALES[name], options.folder
     backbones = options.backbones or list(scale.plans)
-    spawning = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        options.jobs, mp_context=spawning, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    with workers(options.jobs) as shared:
 
         def each(work: Callable[[Cell, Path, str], Any], cells: Iterable[Cell]) -> list[Any]:
-            return list(pool.map(partial(work, folder=folder, data=options.data), cells))
+            return shared(partial(work, folder=folder, data=options.data), cells)
 
         firsts = [_cells(name, backbone, (TUNING_SEED,), {})[0] for backbone in backbones]
         each(start_of, firsts)  # before others want the same

@@ -7,11 +7,11 @@ images by the rule of `poise update`. Then each model is profiled on test images
 its verdicts and the old model's at every epsilon. The noise floor is what the old model loses against itself when it is
 profiled with another seed.
 
-    python -m benchmarks.updates --data torchvision:CIFAR10 [--scale quick|small|full] [--pairs epochs] [--seeds 0 1 2]
+    python -m benchmarks.updates --data torchvision:CIFAR10 [--scale small] [--pairs epochs] [--seeds 0 1] [--jobs 2]
 
-Everything is kept in the folder of --folder and taken up there, whatever instant it was interrupted at; processes may
-share the work by pairs and seeds, and a last call collects. `quick` (or --quick) only shows that all parts run: its
-networks are too small for a claim. `small` takes some hours on two cores, `full` is for a GPU.
+Everything is kept in the folder of --folder and taken up there, whatever instant it was interrupted at. `quick` (or
+--quick) only shows that all parts run: its networks are too small for a claim. `small` takes some hours on two cores,
+`full` is for a GPU.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks.harness import Claim, begun, conclude, cut, finished, shown, spread
+from benchmarks.harness import Claim, begun, conclude, cut, finished, shown, spread, workers
 from poise.attacks import PGD
 from poise.commands.finetune import finetune
 from poise.commands.profile import profile
@@ -45,6 +44,10 @@ from poise.training import Training
 THREAT = Threat(epsilon="8/255")
 TARGET, TOLERANCE = 0.38, 0.005
 RAMP = Hinge(start=0.0, stop=0.5)
+PAIRS = ("epochs", "images", "network")
+"""By what the old network had less of: a third of the epochs, a third of the images, or it is of another architecture.
+Seeds differ throughout."""
+_ALL_THIRD = 15_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,24 +155,20 @@ class Bench:
     folder: Path
     common: Mapping[str, Any] = field(default_factory=lambda: {"threat": THREAT, "trackers": ()})
 
-    def pairs(self, seed: int) -> dict[str, tuple[Callable[[], Run], Callable[[], Run]]]:
-        """Old and new network of every pair, trained when first asked for.
+    def new(self, seed: int) -> Run:
+        """The new network of every pair."""
+        return self.base(f"new-{seed}", self.scale.base, self.scale.images, 100 + seed)
 
-        "epochs": the old one had a third of them. "images": it had a third of the images. "network": it was of another
-        architecture. Seeds differ throughout.
-        """
-        epochs, images = self.scale.base.epochs, self.scale.images
-        third = replace(self.scale.base, epochs=max(1, epochs // 3))
-        fewer = None if images is None else max(1, images // 3)
-        new = lambda: self.base(f"new-{seed}", self.scale.base, images, 100 + seed)  # noqa: E731
-        return {
-            "epochs": (lambda: self.base(f"old-epochs-{seed}", third, images, 200 + seed), new),
-            "images": (lambda: self.base(f"old-images-{seed}", self.scale.base, fewer or 15_000, 300 + seed), new),
-            "network": (
-                lambda: self.base(f"old-network-{seed}", self.scale.base, images, 400 + seed, self.scale.other),
-                new,
-            ),
-        }
+    def old(self, pair: str, seed: int) -> Run:
+        """The old network of a pair (`PAIRS`)."""
+        training, images = self.scale.base, self.scale.images
+        if pair == "epochs":
+            third = replace(training, epochs=max(1, training.epochs // 3))
+            return self.base(f"old-epochs-{seed}", third, images, 200 + seed)
+        if pair == "images":
+            fewer = _ALL_THIRD if images is None else max(1, images // 3)
+            return self.base(f"old-images-{seed}", training, fewer, 300 + seed)
+        return self.base(f"old-network-{seed}", training, images, 400 + seed, self.scale.other)
 
     def base(self, name: str, training: Training, images: int | None, seed: int, network: str | None = None) -> Run:
         """A robust network trained from scratch."""
@@ -253,11 +252,11 @@ class Bench:
     def row(self, pair: str, seed: int) -> dict[str, Any]:
         """All contenders of one pair and seed."""
         place = self.folder / f"{pair}-{seed}"
-        old, new = (make() for make in self.pairs(seed)[pair])
+        old, new = self.old(pair, seed), self.new(seed)
         before, again = (self.profile(old, place / f"old-{name}.parquet", at) for at, name in ((0, "a"), (1, "b")))
         models = {"naive": new} | {name: self.contender(name, place, old, new, seed) for name in self.scale.contenders}
         after = {name: self.profile(run, place / f"{name}.parquet") for name, run in models.items()}
-        return {
+        row = {
             "pair": pair,
             "seed": seed,
             "old": accuracies(before),
@@ -267,18 +266,19 @@ class Bench:
                 for name, found in after.items()
             },
         }
+        _tell(row)
+        return row
 
 
 def main() -> int:
     """Train what is not trained, judge what is not judged, and say what came out."""
     options = options_of(__doc__)
     bench = bench_of(options)
-    rows = []
-    for seed in options.seeds or bench.scale.seeds:
-        for pair in options.pairs or bench.pairs(seed):
-            rows.append(bench.row(pair, seed))
-            (bench.folder / f"{pair}-{seed}" / "figures.json").write_text(json.dumps(rows[-1], indent=1) + "\n")
-            _tell(rows[-1])
+    seeds, pairs = options.seeds or bench.scale.seeds, options.pairs or PAIRS
+    jobs = [(pair, seed) for seed in seeds for pair in pairs]
+    with workers(options.jobs) as each:
+        each(bench.new, seeds)  # before several pairs want it
+        rows = each(bench.row, *zip(*jobs, strict=True))
     return conclude(
         "updates", _claims(rows), {"scale": asdict(bench.scale), "data": bench.data, "rows": rows} | _summary(rows)
     )
@@ -291,15 +291,14 @@ def options_of(document: str | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="the same as --scale quick")
     parser.add_argument("--data", default="torchvision:CIFAR10", help="address of CIFAR-10")
     parser.add_argument("--folder", type=Path, default=Path("runs/updates"))
-    parser.add_argument("--pairs", nargs="+", choices=("epochs", "images", "network"), help="of networks to update")
+    parser.add_argument("--pairs", nargs="+", choices=PAIRS, help="of networks to update")
     parser.add_argument("--seeds", nargs="+", type=int)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the work, one thread each")
     return parser.parse_args()
 
 
 def bench_of(options: argparse.Namespace) -> Bench:
-    """The bench that such a command line asks for, with its number of threads."""
-    torch.set_num_threads(options.threads)
+    """The bench that such a command line asks for."""
     return Bench(SCALES["quick" if options.quick else options.scale], options.data, options.folder)
 
 

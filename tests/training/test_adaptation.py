@@ -84,7 +84,20 @@ def test_losing_what_was_learned_is_a_collapse():
     rows = _rows([0.5, 0.6, 0.15], epsilon=[0.0, 0.0, 0.1])
     assert _kinds(rows) == ["collapse"]
     assert "60.0 % after epoch 2 at epsilon 0 and is 15.0 % at 0.1" in adaptation(rows, TEN).remarks[0].text
+    assert "Let epsilon grow more slowly" in adaptation(rows, TEN).remarks[0].text
     assert _kinds(_rows([0.5, 0.6, 0.3])) == []
+
+
+def test_a_collapse_without_attacks_is_not_blamed_on_epsilon():
+    text = adaptation(_rows([0.5, 0.6, 0.15]), replace(TEN, robust=False)).remarks[0].text
+    assert "60.0 % after epoch 2 and is 15.0 %: what was learned is lost. Lower the learning rate" in text
+    assert "epsilon" not in text
+
+
+def test_what_dips_below_the_threshold_nearer_to_its_best_than_to_chance_has_not_collapsed():
+    five = replace(TEN, classes=5)
+    assert _kinds(_rows([0.3, 0.45, 0.38]), five) == []
+    assert _kinds(_rows([0.3, 0.45, 0.32]), five) == ["collapse"]
 
 
 def test_robust_accuracy_that_breaks_down_under_an_attack_that_is_withstood_is_overfitting():

@@ -38,8 +38,11 @@ class Setting:
 
         Never above halfway from chance to 1, which matters for two classes only.
         """
-        chance = 1 / self.classes
-        return max(0.05, min(2 * chance, (1 + chance) / 2))
+        return max(0.05, min(2 / self.classes, self.halfway(1.0)))
+
+    def halfway(self, accuracy: float) -> float:
+        """Halfway from chance to an accuracy."""
+        return (accuracy + 1 / self.classes) / 2
 
 
 @dataclass(frozen=True)
@@ -122,16 +125,21 @@ def stays_at_chance(rows: Sequence[Row], setting: Setting) -> Remark | None:
 
 
 def has_collapsed(rows: Sequence[Row], setting: Setting) -> Remark | None:
-    """The task was taken up, and clean accuracy has fallen back below the threshold."""
-    best = max(rows, key=lambda row: row[_CLEAN])
-    if best[_CLEAN] <= setting.threshold or rows[-1][_CLEAN] > setting.threshold:
+    """The task was taken up; clean accuracy is below the threshold again, and nearer to chance than to its best."""
+    best, last = max(rows, key=lambda row: row[_CLEAN]), rows[-1]
+    if best[_CLEAN] <= setting.threshold or last[_CLEAN] > min(setting.threshold, setting.halfway(best[_CLEAN])):
         return None
+    was, now = _percent(best[_CLEAN]), _percent(last[_CLEAN])
+    slower = "lower the learning rate, or clip gradients"
+    if not setting.robust:
+        where, then = "", ""
+    else:
+        where, then = f" at epsilon {_number(best['epsilon'])}", f" at {_number(last['epsilon'])}"
+        slower = f"let epsilon grow more slowly (a longer ramp, schedule adaptive), {slower}"
     return Remark(
         "collapse",
-        f"clean validation accuracy was {_percent(best[_CLEAN])} after epoch {_epoch(best)} at epsilon "
-        f"{_number(best['epsilon'])} and is {_percent(rows[-1][_CLEAN])} at {_number(rows[-1]['epsilon'])}: what was "
-        "learned is lost. Let epsilon grow more slowly (a longer ramp, schedule adaptive), lower the learning rate, or "
-        "clip gradients",
+        f"clean validation accuracy was {was} after epoch {_epoch(best)}{where} and is {now}{then}: what was learned is "
+        f"lost. {slower[0].upper()}{slower[1:]}",
     )
 
 

@@ -138,8 +138,8 @@ def has_collapsed(rows: Sequence[Row], setting: Setting) -> Remark | None:
         slower = f"let epsilon grow more slowly (a longer ramp, schedule adaptive), {slower}"
     return Remark(
         "collapse",
-        f"clean validation accuracy was {was} after epoch {_epoch(best)}{where} and is {now}{then}: what was learned is "
-        f"lost. {slower[0].upper()}{slower[1:]}",
+        f"clean validation accuracy was {was} after epoch {_epoch(best)}{where} and is {now}{then}: what was learned "
+        f"is lost. {slower[0].upper()}{slower[1:]}",
     )
 
 

@@ -47,6 +47,27 @@ def test_radii_join_what_attacks_found_and_the_report(run, tmp_path, capsys):
     assert "other images" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("soundness", [True, False])
+def test_a_profile_made_anew_keeps_the_certificate_of_the_one_it_replaces(run, tmp_path, soundness, capsys):
+    out = tmp_path / "p.parquet"
+    words = {"suite": "fast", "points": [0.01], "out": out, "overwrite": True}
+    poise.certify(run.address, limit=20, norm="linf", method="lipschitz", out=out)
+    proof = read_profile(out).certificate
+    found = poise.profile(run.address, limit=20, soundness=soundness, **words)
+    assert found.epsilons == (0, 0.01, 0.1)
+    assert np.array_equal(read_profile(out).certificate.radii, proof.radii)
+    assert [finding.check for finding in read_profile(out).findings].count("certified-broken") == 1
+    assert poise.profile(run.address, limit=10, soundness=soundness, **words).certificate is None
+    assert "is gone with it; poise certify makes a new one" in capsys.readouterr().err
+
+
+def test_what_stands_there_and_is_no_profile_is_replaced_on_request(run, tmp_path):
+    out = tmp_path / "p.parquet"
+    out.write_bytes(b"no parquet")
+    made = poise.profile(run.address, suite="fast", points=[], limit=5, soundness=False, out=out, overwrite=True)
+    assert np.array_equal(read_profile(out).broken_from, made.broken_from)
+
+
 def test_a_smoothed_classifier_gets_a_run_of_its_own_and_an_interruption_goes_on(run, tmp_path, monkeypatch, capsys):
     words = ["certify", run.address, "--sigma", "0.1", "--samples", "200", "--limit", "20"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"

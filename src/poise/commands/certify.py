@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from poise.commands.demand import certification_work
@@ -21,7 +21,7 @@ from poise.evaluation import Examination, Method, Profile, certified_curve, exam
 from poise.evaluation.certificates.certification import Certification, default_method
 from poise.evaluation.certificates.certification import certify as proven
 from poise.evaluation.certificates.sampling import Sampling
-from poise.evaluation.soundness.certified import CertifiedBroken
+from poise.evaluation.soundness.certified import certified
 from poise.models import Classifier, Vote, save_model, smooth
 from poise.training import process_state
 
@@ -122,7 +122,7 @@ def certify(
     with watching(f"certifying {model}") as watch:
         certificate = proven(classifier, images, certification, journal=journal, watch=watch)
     profile = known or _unattacked(classifier, images, certification.norm, model, split)
-    result = _examined(replace(profile, certificate=certificate))
+    result = certified(profile, certificate)
     write_profile(result, target)
     journal.unlink(missing_ok=True)
     _tell(result, target)
@@ -178,13 +178,6 @@ def _unattacked(classifier: Classifier, images: ImageSet, norm: Norm, model: str
     """A profile of the clean images alone."""
     examination = Examination(threat=Threat(norm=norm, epsilon=0.0), suite="fast")
     return examine(classifier, images, examination, model_address=model, split=split)
-
-
-def _examined(profile: Profile) -> Profile:
-    """The profile with the finding on whether attacks contradict the certificate."""
-    finding = CertifiedBroken().inspect(profile)
-    others = tuple(found for found in profile.findings if found.check != finding.check)
-    return replace(profile, findings=(*others, finding))
 
 
 def _tell(result: Profile, target: Path) -> None:

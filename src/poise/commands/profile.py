@@ -13,7 +13,7 @@ from poise.commands.estimate import rehearsed
 from poise.commands.headline import tell
 from poise.commands.opening import Source, Split, check_split, open_whole, placed
 from poise.commands.run import file_name, fresh_path, recipe_of, with_threat_of
-from poise.commands.terminal import watching
+from poise.commands.terminal import say, watching
 from poise.core.misuse import Misuse
 from poise.core.modes import Precision
 from poise.core.run_folder import RunFolder
@@ -30,10 +30,12 @@ from poise.evaluation import (
     adversarials_path,
     blocked,
     examine,
+    read_profile,
     remove_journals,
     write_profile,
 )
 from poise.evaluation.soundness.catalogue import inspect_model, inspect_profile, overrule
+from poise.evaluation.soundness.certified import certified
 from poise.models import Classifier
 from poise.training import is_main
 
@@ -127,6 +129,7 @@ def profile(
     target = Path(out) if out else profile_path(model, chosen)
     if target.exists() and not overwrite:
         raise Misuse(f"{target} exists already; replace it with --overwrite, or write elsewhere with --out")
+    earlier = _earlier(target)
     sent = trackers_of(model, trackers, own=not out and chosen is None)
     threat = threat or Threat(**recipe.get("threat", {}))
     examination = Examination(
@@ -165,6 +168,7 @@ def profile(
         )
     if not is_main():
         return result
+    result = _certified_as(result, earlier)
     if soundness:
         again = inspect_profile(result, classifier, images, steps=_STEPS[suite])
         result = replace(result, findings=overrule((*findings, *again), allow))
@@ -188,6 +192,28 @@ def _model_findings(
         named = "; ".join(f"{found.check}: {found.evidence}" for found in objections)
         raise Misuse(f"{named} (see --allow {','.join(found.check for found in objections)})")
     return findings
+
+
+def _earlier(target: Path) -> Profile | None:
+    """The profile that will be replaced; None where there is none, or what is there is none."""
+    try:
+        return read_profile(target) if target.exists() else None
+    except Misuse:
+        return None
+
+
+def _certified_as(result: Profile, earlier: Profile | None) -> Profile:
+    """The profile with the certificate of the one that it replaces, where that is about the same model and images."""
+    if earlier is None or earlier.certificate is None:
+        return result
+    ours, theirs = ((one.header.model, one.header.data, one.header.norm, one.ids) for one in (result, earlier))
+    if ours == theirs:
+        return certified(result, earlier.certificate)
+    say(
+        "the certificate of the profile that is replaced is of another model, of other images or in another norm, and "
+        "is gone with it; poise certify makes a new one"
+    )
+    return result
 
 
 def inherited(words: list[str]) -> list[str]:

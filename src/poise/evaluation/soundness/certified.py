@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from poise.evaluation.certificates.certificate import Certificate
 from poise.evaluation.profile import Profile
 from poise.evaluation.soundness.check import ProfileCheck
 from poise.evaluation.soundness.finding import Finding, Status
@@ -35,3 +38,19 @@ class CertifiedBroken(ProfileCheck):
         found = f"{wrong.sum()} of {(certificate.radii > 0).sum()} certified examples are broken within their radius"
         status: Status = "pass" if not wrong.any() else "warn" if certificate.confidence < 1 else "block"
         return self.finding(status, found + listed(given.ids, wrong))
+
+
+def certified(profile: Profile, certificate: Certificate) -> Profile:
+    """A profile with a certificate, and with the finding on whether its attacks contradict that.
+
+    Args:
+        profile: verdicts.
+        certificate: a radius for each of its examples, in its norm.
+
+    Raises:
+        Misuse: for a certificate of other examples or in another norm.
+    """
+    joined = replace(profile, certificate=certificate)
+    finding = CertifiedBroken().inspect(joined)
+    others = tuple(found for found in profile.findings if found.check != finding.check)
+    return replace(joined, findings=(*others, finding))

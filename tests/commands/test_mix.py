@@ -116,6 +116,24 @@ def test_nonlinear_mixing_needs_no_training_and_is_saved(branches, tmp_path):
     assert min(alphas) >= 0.5
 
 
+def test_calibration_brings_a_scale_and_alphas_of_its_own(branches, tmp_path, capsys):
+    run = poise.mix(*branches, calibrate=True, alphas=[0.6, 1.0], lose=100.0, out=tmp_path / "calibrated", **QUICK)
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("calibrated: alpha ")]
+    tried = [point.alpha_low for point in read_frontier(run.path / "frontier.json").points[:-2]]
+    assert tried[:2] == [0.6, 1.0]
+    assert {f"{alpha:.4g}" for alpha in tried[2:]} == {line.split()[2] for line in told}
+    assert len(told) == 5
+    assert run.classifier().alpha_low in tried
+
+
+def test_a_robust_branch_without_mistakes_is_mixed_uncalibrated(branches, tmp_path, capsys):
+    run = poise.mix(
+        *branches, calibrate=True, alphas=[0.6, 1.0], lose=100.0, out=tmp_path / "plain", limit=300, validate_on=1
+    )
+    assert "not calibrated: " in capsys.readouterr().err
+    assert run.classifier().scales == (1.0, 1.0)
+
+
 def test_a_given_alpha_is_taken_without_trying(branches, tmp_path):
     run = poise.mix(*branches, alpha=0.75, scale_robust=2.0, out=tmp_path / "given", **QUICK)
     assert (run.classifier().alpha_low, run.classifier().scales) == (0.75, (1.0, 2.0))

@@ -68,7 +68,8 @@ def mix(
         alpha: the robust branch's weight, or the gate's lower bound; nothing is then tried or chosen.
         alphas: the weights, or lower bounds, to try, in place of the default ones.
         lose: robust accuracy that may be given up for clean accuracy, in points (percent) on the validation images.
-        calibrate: choose scale_robust by the robust branch's margins on validation images, for a constant alpha.
+        calibrate: for a constant alpha: choose scale_robust by the robust branch's margins on validation images, and
+            try the alphas too that leave an attacker 0.5 to 10 % of its right predictions at most.
         scale_standard: factor of the accurate branch's logits.
         scale_robust: factor of the robust branch's logits.
         gate_width: width of the gate in units of the branches'; 1 is that of the published one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,13 +12,14 @@ from poise.commands.opening import placed
 from poise.commands.passes import Passes
 from poise.commands.sweep import held_out
 from poise.commands.terminal import say
+from poise.core.misuse import Misuse
 from poise.core.streams import Stream, global_seed
 from poise.core.threat import Threat
 from poise.data import ImageSet, Splits, first
 from poise.evaluation import Examination, Suite
 from poise.models import Classifier
 from poise.models.mixing import Blend, Gate, MixedClassifier, plan_gate
-from poise.models.mixing.calibration import Calibrated, calibrated_scale, calibrated_sharpening
+from poise.models.mixing.calibration import Calibrated, HeldOut, calibrated_scale, calibrated_sharpening
 from poise.models.mixing.sharpening import Sharpening
 from poise.objectives import Objective
 from poise.schedules import Fixed
@@ -28,7 +30,9 @@ Method = Literal["constant", "network", "nonlinear"]
 ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Weights of the robust branch that are tried, as constants or as lower bounds."""
 KEEPS = (0.9, 0.95, 0.97, 0.985, 0.995)
-"""Shares of robust predictions that nonlinear mixing is calibrated to keep; each gives an alpha."""
+"""Shares of robust predictions that calibration is to keep; each gives an alpha."""
+_KEEP = 0.985
+"""The one of them whose scale serves the other alphas, too; arXiv 2402.02263's."""
 _CALIBRATION = Passes(forward=2 * 51 + 3, backward=2 * 51)
 """Of an image in `held_out`: two searches of 50 steps and a start, and three looks."""
 _ALPHAS_SEEN = Passes(forward=21 + 2, backward=21)
@@ -86,17 +90,25 @@ class Mixtures:
         if isinstance(trained, MixedClassifier):
             return trained.eval(), [replace(trained.blend, alpha_low=low) for low in self.alphas]
         if method == "nonlinear":
-            known = held_out(self.plain.robust, self.validation, self.threat, self.seed)
-            found = [_told(calibrated_sharpening(known, keep)).blend for keep in KEEPS]
-            return self.plain, list(dict.fromkeys(found))
-        scale = self.scales[1]
-        if calibrate:
-            known = held_out(self.plain.robust, self.validation, self.threat, self.seed)
-            scale = _told(calibrated_scale(known)).blend.scale_robust
-        made = [
-            replace(Blend.constant(alpha), scale_standard=self.scales[0], scale_robust=scale) for alpha in self.alphas
-        ]
-        return self.plain, made
+            return self.plain, list(dict.fromkeys(self._calibrated(calibrated_sharpening)))
+        found = self._scaled() if calibrate else []
+        scale = found[KEEPS.index(_KEEP)].scale_robust if found else self.scales[1]
+        constant = [replace(Blend.constant(alpha), scale_robust=scale) for alpha in self.alphas]
+        made = [replace(blend, scale_standard=self.scales[0]) for blend in (*constant, *found)]
+        return self.plain, list(dict.fromkeys(made))
+
+    def _scaled(self) -> list[Blend]:
+        """Constant mixtures with calibrated scales; none where the validation images tell nothing, which is said."""
+        try:
+            return self._calibrated(calibrated_scale)
+        except Misuse as error:
+            say(f"not calibrated: {error}")
+            return []
+
+    def _calibrated(self, choice: Callable[[HeldOut, float], Calibrated]) -> list[Blend]:
+        """The blends that a calibration finds best, one for each share of robust predictions that it is to keep."""
+        known = held_out(self.plain.robust, self.validation, self.threat, self.seed)
+        return [_told(choice(known, keep)).blend for keep in KEEPS]
 
     def works(self, method: Method, task: Task | None, suite: Suite | None, *, calibrate: bool) -> list[Work]:
         """What trying them costs.
@@ -119,6 +131,7 @@ class Mixtures:
             examination_work(branch, images, examination, "a branch") for branch in (plain.standard, plain.robust)
         ]
         mixed, count = plain if task is None else placed(task.classifier), len(self.alphas)
+        count += calibrate * len(KEEPS)
         if method == "nonlinear":
             bent = Sharpening(scale=1.0, power=1.0, shift=0.0)
             mixed, count = plain.blended(replace(plain.blend, sharpening=bent)), len(KEEPS)

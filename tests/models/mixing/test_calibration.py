@@ -72,6 +72,14 @@ def test_the_scale_beats_every_other():
         assert ((lost[:, 0] - lost[:, 1]) < cutoff).double().mean() <= found.fixable + 0.03
 
 
+def test_of_equal_scales_the_mildest_is_taken():
+    """One mistake, which every scale lets be put right."""
+    known = HeldOut(kept=torch.tensor([[4.0, 0.0]] * 20), lost=torch.tensor([[0.1, 0.0]]))
+    found = calibrated_scale(known, 0.95)
+    assert found.fixable == 1.0
+    assert found.blend.scale_robust == pytest.approx(1, abs=0.15)
+
+
 def test_nothing_to_learn_from_is_refused():
     with pytest.raises(Misuse, match="0 are the first and 3 the second kind"):
         HeldOut(kept=torch.zeros(0, 2), lost=torch.zeros(3, 2))

@@ -112,6 +112,7 @@ class Page:
             "cells": lambda rows: list(dict.fromkeys((row["backbone"], row["epsilon"]) for row in rows)),
             "transfer_table": transfer_table,
             "transfer_gain": transfer_gain,
+            "strict_table": strict_table,
             "transfer_picture": self.transfer_picture,
             "updates_table": updates_table,
             "updates_cut": lambda rows, name: spread_of(cuts(rows, name)),
@@ -174,6 +175,22 @@ def transfer_table(rows: Sequence[Row], backbone: str, epsilon: str) -> str:
             )
         )
     return table(head, body)
+
+
+def strict_table(rows: Sequence[Row]) -> str:
+    """Robust accuracy by the whole AutoAttack beside that by another suite, on the same images."""
+    suites = [name for name, value in rows[0].items() if isinstance(value, list)]
+    body = [
+        (
+            row["backbone"],
+            row["epsilon"],
+            row["contender"],
+            *(shown(row[suite]) for suite in suites),
+            str(row["images"]),
+        )
+        for row in rows
+    ]
+    return table(("network", "epsilon", "schedule", *suites, "images"), body)
 
 
 def transfer_gain(rows: Sequence[Row], backbone: str, epsilon: str, name: str, over: str, figure: str) -> str:

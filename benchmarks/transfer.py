@@ -29,7 +29,7 @@ from benchmarks.backbones import Start, Task, start
 from benchmarks.harness import Claim, begun, conclude, finished, spread, workers
 from poise.attacks import PGD, Attack
 from poise.commands.finetune import finetune
-from poise.commands.fitting import seconds
+from poise.commands.fitting.fit import seconds
 from poise.commands.profile import profile
 from poise.commands.run import Run
 from poise.core.threat import Epsilon, Threat

@@ -31,8 +31,8 @@ from poise.attacks import PGD
 from poise.commands.finetune import finetune
 from poise.commands.profile import profile
 from poise.commands.run import Run
-from poise.commands.trials import Trial, chosen
 from poise.commands.update import update
+from poise.commands.updating.trials import Trial, chosen
 from poise.core.threat import Epsilon, Threat
 from poise.data import Augmentation
 from poise.evaluation import Profile, Suite, accuracy_curve, read_profile

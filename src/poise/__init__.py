@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from poise.commands.completion import completion
     from poise.commands.demo import demo
     from poise.commands.doctor import doctor
-    from poise.commands.estimate import rehearse
     from poise.commands.export import export
     from poise.commands.finetune import finetune
     from poise.commands.merge import merge
     from poise.commands.mix import mix
     from poise.commands.profile import profile
     from poise.commands.quickstart import quickstart
+    from poise.commands.rehearsal.estimate import rehearse
     from poise.commands.report import report
     from poise.commands.tune import tune
     from poise.commands.update import update
@@ -164,7 +164,7 @@ _HOMES = {
     "quickstart": "poise.commands.quickstart",
     "read_adversarials": "poise.evaluation",
     "read_profile": "poise.evaluation",
-    "rehearse": "poise.commands.estimate",
+    "rehearse": "poise.commands.rehearsal.estimate",
     "report": "poise.commands.report",
     "tune": "poise.commands.tune",
     "update": "poise.commands.update",

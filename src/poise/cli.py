@@ -175,7 +175,7 @@ def _run(name: str, words: list[str]) -> int:
 
 
 def _rehearsed(name: str, options: dict[str, Any]) -> int:
-    from poise.commands.estimate import rehearse  # noqa: PLC0415 - only a dry run needs it
+    from poise.commands.rehearsal.estimate import rehearse  # noqa: PLC0415 - only a dry run needs it
 
     print(rehearse(name, **options))  # noqa: T201 - the result
     return 0
@@ -186,7 +186,7 @@ def parser_of(name: str, verb: Verb, function: Callable[..., Any]) -> Any:
     from jsonargparse import ArgumentParser, set_loader  # noqa: PLC0415 - only a verb needs it
     from jsonargparse.typing import register_type  # noqa: PLC0415
 
-    from poise.commands.wording import readable  # noqa: PLC0415
+    from poise.commands.telling.wording import readable  # noqa: PLC0415
 
     class Parser(ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002

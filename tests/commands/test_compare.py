@@ -9,7 +9,7 @@ import torch
 
 import poise
 from poise.cli import main
-from poise.commands.gallery import pictures_of
+from poise.commands.telling.gallery import pictures_of
 from poise.core.misuse import Misuse
 from poise.data import open_data
 from poise.evaluation import Finding, read_adversarials, read_profile_csv, write_profile, write_profile_csv

@@ -7,9 +7,9 @@ import torch
 
 import poise
 from poise.cli import main
-from poise.commands.demand import filled
-from poise.commands.estimate import Rehearsal, Work
-from poise.commands.passes import Pace, Passes
+from poise.commands.rehearsal.demand import filled
+from poise.commands.rehearsal.estimate import Rehearsal, Work
+from poise.commands.rehearsal.passes import Pace, Passes
 from poise.core.misuse import Misuse
 from poise.models import Classifier, open_model
 

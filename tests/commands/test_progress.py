@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from poise.commands import terminal
-from poise.commands.terminal import watching
+from poise.commands.telling import terminal
+from poise.commands.telling.terminal import watching
 from poise.core.threat import Threat
 from poise.evaluation import Examination, examine
 from tests.models_for_tests import linear_classifier, random_images

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from poise.commands.goals import Bound, figure_points, figures_of, read_bound
-from poise.commands.space import Listed, Span, filled, first_of, space_of, suggested, with_default_space
+from poise.commands.searching.goals import Bound, figure_points, figures_of, read_bound
+from poise.commands.searching.space import Listed, Span, filled, first_of, space_of, suggested, with_default_space
 from poise.core.misuse import Misuse
 from poise.core.threat import Threat
 from poise.evaluation import expected_robustness

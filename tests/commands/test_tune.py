@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 import poise
-from poise.commands import studies
 from poise.commands.finetune import finetune
 from poise.commands.recipe import read_recipe
+from poise.commands.searching import studies
 from poise.core.misuse import Failure, Misuse
 from poise.core.run_folder import RunFolder
 

@@ -9,8 +9,8 @@ import torch
 
 import poise
 from poise.cli import main
-from poise.commands.regression import flip_figures
-from poise.commands.trials import Trial, chosen, objectives_tried
+from poise.commands.updating.regression import flip_figures
+from poise.commands.updating.trials import Trial, chosen, objectives_tried
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.data import open_data

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from poise.commands.validation import validation
+from poise.commands.fitting.validation import validation
 from poise.core.threat import Threat
 from poise.schedules import Adaptive, Automatic
 from tests.models_for_tests import linear_classifier, random_images

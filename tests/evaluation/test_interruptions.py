@@ -31,6 +31,7 @@ from poise.evaluation import Examination, examine, read_profile, write_profile
 from poise.evaluation.brackets import Brackets, Work
 from poise.evaluation.journal import Event, Journal, remove_journals
 from poise.evaluation.judge import _Examining
+from poise.evaluation.standing import Standing
 from tests.evaluation.profiles import header, profile
 from tests.models_for_tests import random_images, small_network
 
@@ -82,6 +83,7 @@ def _examining(table: _Table, mode: str) -> _Examining:
     work.clean = SimpleNamespace(rivals=np.zeros((EXAMPLES, UNITS), dtype=np.int64))
     work.brackets = Brackets(np.ones(EXAMPLES, dtype=bool), POINTS, UNITS, mode)
     work.pool, work.surrogates, work.luck = table, {}, Stream.seeded(0)
+    work._standing = lambda rows: Standing(work.brackets, rows, [1.0] * UNITS)
     work._events = lambda search, outcomes: [table.answer(o.item.row, o.item.tag) for o in outcomes]
     return work
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from poise.commands.demand import certification_work
-from poise.commands.estimate import rehearsed
 from poise.commands.opening import Source, Split, check_split, open_whole, placed
 from poise.commands.profile import profile_path
 from poise.commands.recipe import refuse_changes, write_recipe
+from poise.commands.rehearsal.demand import certification_work
+from poise.commands.rehearsal.estimate import rehearsed
 from poise.commands.run import fresh_path, recipe_of
-from poise.commands.terminal import say, watching
+from poise.commands.telling.terminal import say, watching
 from poise.core.misuse import Misuse, suggestion
 from poise.core.run_folder import RunFolder
 from poise.core.threat import NORMS, Epsilon, Norm, Threat

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from poise.commands.terminal import say
+from poise.commands.telling.terminal import say
 from poise.core.files import write_text
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
@@ -131,7 +131,7 @@ def _show(comparison: Comparison) -> None:
 
 
 def _pictures(comparison: Comparison, new: str, data: str | None, count: int) -> Sequence[Picture]:
-    from poise.commands.gallery import pictures_of  # noqa: PLC0415 - opening images is slow to import
+    from poise.commands.telling.gallery import pictures_of  # noqa: PLC0415 - opening images is slow to import
 
     if not count or comparison.pair is None:
         return ()

@@ -11,7 +11,7 @@ from poise.commands.page.exhibit import Exhibit
 from poise.commands.page.serving import Served, serve
 from poise.commands.page.uploads import Limits
 from poise.commands.run import recipe_of, with_threat_of
-from poise.commands.terminal import say
+from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat

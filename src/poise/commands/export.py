@@ -9,7 +9,7 @@ import torch
 
 from poise.commands.opening import Source, open_whole
 from poise.commands.run import file_name, fresh_path, recipe_of
-from poise.commands.terminal import say
+from poise.commands.telling.terminal import say
 from poise.core.files import write_text
 from poise.core.misuse import Misuse, suggestion
 from poise.core.run_folder import RunFolder

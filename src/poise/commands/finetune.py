@@ -8,14 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from poise.commands.demand import training_works
-from poise.commands.diagnosis import attending, conclusion, plan_of, setting_of, standard_accuracy
-from poise.commands.estimate import Work
-from poise.commands.fitting import begun, fit, seconds
+from poise.commands.fitting.diagnosis import attending, conclusion, plan_of, setting_of, standard_accuracy
+from poise.commands.fitting.fit import begun, fit, seconds
+from poise.commands.fitting.validation import Judging, check_validation, validation, validation_works
 from poise.commands.opening import Source
+from poise.commands.rehearsal.demand import training_works
+from poise.commands.rehearsal.estimate import Work
 from poise.commands.run import Run
-from poise.commands.terminal import say
-from poise.commands.validation import Judging, check_validation, validation, validation_works
+from poise.commands.telling.terminal import say
 from poise.core.threat import Threat
 from poise.data import Augmentation, ImageSet
 from poise.models import open_model

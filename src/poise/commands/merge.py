@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from poise.commands.headline import tell
-from poise.commands.terminal import say
+from poise.commands.telling.headline import tell
+from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse
 from poise.evaluation import (
     Profile,

@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from poise.commands.fitting import begun, trained
-from poise.commands.mixtures import ALPHAS, Method, Mixtures
+from poise.commands.fitting.fit import begun, trained
+from poise.commands.mixing.mixtures import ALPHAS, Method, Mixtures
+from poise.commands.mixing.sweep import Sweep, alphas_of
 from poise.commands.opening import Source, open_whole, placed
 from poise.commands.run import Run, recipe_of
-from poise.commands.sweep import Sweep, alphas_of
-from poise.commands.terminal import say
+from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse, suggestion
 from poise.core.threat import Threat
 from poise.data import ImageSet

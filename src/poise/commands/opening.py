@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from poise.commands.terminal import say
+from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse, suggestion
 from poise.data import ImageSet, Splits, open_data
 from poise.models import Classifier, open_model

@@ -7,13 +7,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from poise.attacks.suites import passes
-from poise.commands.attaching import attach_profile, trackers_of
-from poise.commands.demand import EXAMINATION_UNKNOWN, examination_work
-from poise.commands.estimate import rehearsed
-from poise.commands.headline import tell
 from poise.commands.opening import Source, Split, check_split, open_whole, placed
+from poise.commands.rehearsal.demand import EXAMINATION_UNKNOWN, examination_work
+from poise.commands.rehearsal.estimate import rehearsed
 from poise.commands.run import file_name, fresh_path, recipe_of, with_threat_of
-from poise.commands.terminal import say, watching
+from poise.commands.telling.attaching import attach_profile, trackers_of
+from poise.commands.telling.headline import tell
+from poise.commands.telling.terminal import say, watching
 from poise.core.misuse import Misuse
 from poise.core.modes import Precision
 from poise.core.run_folder import RunFolder

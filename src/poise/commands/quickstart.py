@@ -10,11 +10,11 @@ from poise.commands.compare import compare
 from poise.commands.finetune import finetune
 from poise.commands.mix import mix
 from poise.commands.profile import profile
-from poise.commands.regression import flip_figures
 from poise.commands.report import report
 from poise.commands.run import Run, fresh_path
-from poise.commands.trials import Trial, print_trials
 from poise.commands.update import update
+from poise.commands.updating.regression import flip_figures
+from poise.commands.updating.trials import Trial, print_trials
 from poise.core.files import write_text
 from poise.core.modes import threads
 from poise.core.threat import Threat

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from poise.commands.attaching import attach_report, trackers_of
 from poise.commands.run import fresh_path
-from poise.commands.terminal import say
+from poise.commands.telling.attaching import attach_report, trackers_of
+from poise.commands.telling.terminal import say
 from poise.core.files import write_text
 from poise.core.misuse import Misuse, suggestion
 from poise.reporting.claim import OPEN, Entry, claim_issue, claim_record

@@ -9,16 +9,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from poise.commands.demand import EXAMINATION_UNKNOWN, TRAINING_UNKNOWN
-from poise.commands.estimate import Work, rehearsal_of, rehearsed
 from poise.commands.finetune import fine_tuned
-from poise.commands.goals import Bound, figure_points, figures_of, read_bound
+from poise.commands.fitting.validation import Judging, validation
 from poise.commands.recipe import plain, read_recipe, recipe_text
+from poise.commands.rehearsal.demand import EXAMINATION_UNKNOWN, TRAINING_UNKNOWN
+from poise.commands.rehearsal.estimate import Work, rehearsal_of, rehearsed
 from poise.commands.run import fresh_path
-from poise.commands.space import Space, Span, filled, first_of, space_of, suggested, with_default_space
-from poise.commands.studies import Study, Trial, open_study
-from poise.commands.terminal import say
-from poise.commands.validation import Judging, validation
+from poise.commands.searching.goals import Bound, figure_points, figures_of, read_bound
+from poise.commands.searching.space import Space, Span, filled, first_of, space_of, suggested, with_default_space
+from poise.commands.searching.studies import Study, Trial, open_study
+from poise.commands.telling.terminal import say
 from poise.core.files import write_text
 from poise.core.misuse import Failure, Misuse
 from poise.core.run_folder import RunFolder

@@ -11,15 +11,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from poise.commands.demand import examination_work, training_works
-from poise.commands.estimate import Work
-from poise.commands.fitting import begun, fit, seconds
+from poise.commands.fitting.fit import begun, fit, seconds
 from poise.commands.opening import Source, open_whole, placed
 from poise.commands.recipe import write_recipe
-from poise.commands.regression import Regression, fast_examination
+from poise.commands.rehearsal.demand import examination_work, training_works
+from poise.commands.rehearsal.estimate import Work
 from poise.commands.run import Run, recipe_of, with_threat_of
-from poise.commands.terminal import say
-from poise.commands.trials import Trial, Weights, adopt, chosen, objectives_tried, print_trials, write_trials
+from poise.commands.telling.terminal import say
+from poise.commands.updating.regression import Regression, fast_examination
+from poise.commands.updating.trials import Trial, Weights, adopt, chosen, objectives_tried, print_trials, write_trials
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from poise.commands.recipe import read_recipe
-from poise.commands.terminal import say
+from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.data import ImageSet, open_data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from poise.commands.terminal import say
+from poise.commands.telling.terminal import say
 from poise.core.threat import Epsilon
 from poise.evaluation import Profile, accuracy_curve, blocked, expected_robustness
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from poise.commands.space import Value
+from poise.commands.searching.space import Value
 from poise.core.files import digest_words
 from poise.core.misuse import Misuse
 from poise.core.streams import hashed

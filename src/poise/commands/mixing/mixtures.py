@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from poise.commands.demand import examination_work, passes_work, training_works
-from poise.commands.estimate import Work
+from poise.commands.mixing.sweep import held_out
 from poise.commands.opening import placed
-from poise.commands.passes import Passes
-from poise.commands.sweep import held_out
-from poise.commands.terminal import say
+from poise.commands.rehearsal.demand import examination_work, passes_work, training_works
+from poise.commands.rehearsal.estimate import Work
+from poise.commands.rehearsal.passes import Passes
+from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse
 from poise.core.streams import Stream, global_seed
 from poise.core.threat import Threat

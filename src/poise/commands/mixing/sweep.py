@@ -11,7 +11,7 @@ from torch import Tensor
 
 from poise.attacks import APGD, Problem, run_search
 from poise.attacks.attack import radii
-from poise.commands.terminal import watching
+from poise.commands.telling.terminal import watching
 from poise.core.losses import misclassified
 from poise.core.modes import evaluating
 from poise.core.streams import Stream

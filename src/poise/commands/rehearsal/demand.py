@@ -16,9 +16,9 @@ from torch import Tensor
 
 from poise.attacks.room import on_cpu
 from poise.attacks.suites import adaptive, passes, units
-from poise.commands.estimate import Work
 from poise.commands.opening import placed
-from poise.commands.passes import Counted, Pace, Passes, counting, timed
+from poise.commands.rehearsal.estimate import Work
+from poise.commands.rehearsal.passes import Counted, Pace, Passes, counting, timed
 from poise.core.batch import Batch
 from poise.core.modes import evaluating, frozen, precision
 from poise.core.streams import Stream, global_seed

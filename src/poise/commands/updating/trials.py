@@ -32,7 +32,7 @@ class Trial:
 
     Args:
         name: "new" for the model as it came, else see `objectives_tried`.
-        figures: see `poise.commands.regression.flip_figures`.
+        figures: see `poise.commands.updating.regression.flip_figures`.
     """
 
     name: str

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from poise.commands.demand import EXAMINATION_UNKNOWN, TRAINING_UNKNOWN
-from poise.commands.estimate import Work, rehearsed
 from poise.commands.recipe import refuse_changes, write_recipe
+from poise.commands.rehearsal.demand import EXAMINATION_UNKNOWN, TRAINING_UNKNOWN
+from poise.commands.rehearsal.estimate import Work, rehearsed
 from poise.commands.run import fresh_path
-from poise.commands.terminal import say, watching
+from poise.commands.telling.terminal import say, watching
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.models import Classifier, save_model

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from poise.commands.demand import examination_work
-from poise.commands.estimate import Work
 from poise.commands.opening import placed
+from poise.commands.rehearsal.demand import examination_work
+from poise.commands.rehearsal.estimate import Work
 from poise.core.misuse import Misuse
 from poise.core.threat import Threat
 from poise.data import ImageSet, first

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from poise.commands.passes import Pace, Passes
 from poise.commands.recipe import recipe_text
+from poise.commands.rehearsal.passes import Pace, Passes
 from poise.core.misuse import Misuse
 from poise.training import process_state
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from poise.commands.recipe import read_recipe
-from poise.commands.terminal import say
+from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.evaluation import Profile

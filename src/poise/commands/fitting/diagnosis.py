@@ -10,7 +10,7 @@ from typing import Any
 
 from poise.attacks import Attack
 from poise.commands.recipe import plain, read_recipe
-from poise.commands.terminal import say
+from poise.commands.telling.terminal import say
 from poise.core.files import write_text
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder

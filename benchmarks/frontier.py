@@ -185,7 +185,8 @@ class Bench:
 def main() -> int:
     """Train what is missing, mix, judge, compare."""
     options = _options()
-    bench = Bench(SCALES["quick" if options.quick else options.scale], options.data, options.folder)
+    name = "quick" if options.quick else options.scale
+    bench = Bench(SCALES[name], options.data, options.folder or Path(f"runs/frontier-{name}"))
     with workers(options.jobs) as each:
         given = {"standard": options.standard, "robust": options.robust}
         absent = [name for name, address in given.items() if not address]
@@ -231,7 +232,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", default="torchvision:CIFAR10", help="address of CIFAR-10")
     parser.add_argument("--standard", help="address of a standard network, instead of training one")
     parser.add_argument("--robust", help="address of a robust network, instead of training one")
-    parser.add_argument("--folder", type=Path, default=Path("runs/frontier"), help="where runs and profiles are kept")
+    parser.add_argument("--folder", type=Path, help="where runs are kept; by default runs/frontier-SCALE")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the work, one thread each")
     parser.add_argument("--scale", choices=SCALES, default="small")
     parser.add_argument("--quick", action="store_true", help="the same as --scale quick")

@@ -9,7 +9,8 @@ images of the first seed with the whole AutoAttack, which says how far the suite
     python -m benchmarks.transfer --data torchvision:CIFAR10 [--scale small] [--backbones cnn] [--seeds 0 1] [--jobs 2]
 
 Everything is kept in --folder and taken up there, whatever instant it was interrupted at. `quick` (or --quick) only
-shows that all parts run. `small` takes some hours of two cores (--jobs 2), `full` is for a GPU.
+shows that all parts run. `small` takes some hours of two cores (--jobs 2); `long` trains the cnn of `small` four times
+as long, to see whether that changes the order; `full` is for a GPU.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ SCALES = {
             "lite0": Plan(
                 task=Task(train=500, validation=500, test=500),
                 training=Training(epochs=12, batch_size=50, channels_last=True),
-                rates=(3e-4, 1e-3),
+                rates=(3e-4, 1e-3, 3e-3),
                 contenders=_SOME,
                 epsilons=("8/255",),
             ),
@@ -129,6 +130,20 @@ SCALES = {
                 contenders=_SOME,
                 epsilons=("8/255",),
                 strict=100,
+            ),
+        },
+        pretraining=Training(epochs=8, batch_size=128, learning_rate=2e-3),
+        attack=PGD(steps=2, step_size=0.75),
+        validate_on=200,
+    ),
+    "long": Scale(
+        plans={
+            "cnn": Plan(
+                task=Task(train=640, validation=500, test=500),
+                training=Training(epochs=48, batch_size=32),
+                rates=(5e-4, 2e-3),
+                contenders=("fixed", "hinge", "linear"),
+                epsilons=("8/255",),
             ),
         },
         pretraining=Training(epochs=8, batch_size=128, learning_rate=2e-3),
@@ -208,6 +223,11 @@ def start_of(cell: Cell, folder: Path, data: str) -> Start:
     return start(cell.backbone, data, folder, scale.plans[cell.backbone].task, scale.pretraining)
 
 
+def trained(cell: Cell, folder: Path, data: str) -> None:
+    """Train a cell, for whoever judges it later."""
+    cell.run(folder, data)
+
+
 def validated(cell: Cell, folder: Path, data: str) -> float:
     """Mean of a fine-tuning's final clean and robust validation accuracy."""
     last = cell.run(folder, data).history()[-1]
@@ -254,7 +274,7 @@ def main() -> int:
     """Choose the rates, train and judge every seed, and say what came out."""
     options = _options()
     name = "quick" if options.quick else options.scale
-    scale, folder = SCALES[name], options.folder
+    scale, folder = SCALES[name], options.folder or Path(f"runs/transfer-{name}")
     backbones = options.backbones or list(scale.plans)
     with workers(options.jobs) as shared:
 
@@ -268,14 +288,16 @@ def main() -> int:
             rates[backbone] = _tuned(name, backbone, each)
         for seed in scale.seeds if options.seeds is None else options.seeds:
             for backbone in backbones:
-                rows += each(judged, _cells(name, backbone, (seed,), rates[backbone]))
+                cells = _cells(name, backbone, (seed,), rates[backbone])
+                each(trained, {cell.place(folder): cell for cell in cells}.values())  # epsilons share the standard one
+                rows += each(judged, cells)
                 print(f"seed {seed}, {backbone}")
                 _tell([row for row in rows if row["backbone"] == backbone])
         for backbone in backbones:
             if scale.plans[backbone].strict:
                 strict += each(strictly, _cells(name, backbone, scale.seeds[:1], rates[backbone]))
     figures = {"scale": asdict(scale), "data": options.data, "rates": rates, "strict": strict, "rows": rows}
-    return conclude("transfer", _claims(rows), figures)
+    return conclude("transfer", _claims(rows), figures, "long" if name == "long" else "")
 
 
 def _options() -> argparse.Namespace:
@@ -283,7 +305,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--scale", choices=SCALES, default="small")
     parser.add_argument("--quick", action="store_true", help="the same as --scale quick")
     parser.add_argument("--data", default="torchvision:CIFAR10", help="address of CIFAR-10")
-    parser.add_argument("--folder", type=Path, default=Path("runs/transfer"))
+    parser.add_argument("--folder", type=Path, help="where runs are kept; by default runs/transfer-SCALE")
     parser.add_argument("--backbones", nargs="+", choices=("cnn", "lite0", "vit"))
     parser.add_argument("--seeds", nargs="+", type=int)
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the work, one thread each")

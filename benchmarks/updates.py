@@ -290,7 +290,7 @@ def options_of(document: str | None) -> argparse.Namespace:
     parser.add_argument("--scale", choices=SCALES, default="small")
     parser.add_argument("--quick", action="store_true", help="the same as --scale quick")
     parser.add_argument("--data", default="torchvision:CIFAR10", help="address of CIFAR-10")
-    parser.add_argument("--folder", type=Path, default=Path("runs/updates"))
+    parser.add_argument("--folder", type=Path, help="where runs are kept; by default runs/updates-SCALE")
     parser.add_argument("--pairs", nargs="+", choices=PAIRS, help="of networks to update")
     parser.add_argument("--seeds", nargs="+", type=int)
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the work, one thread each")
@@ -299,7 +299,8 @@ def options_of(document: str | None) -> argparse.Namespace:
 
 def bench_of(options: argparse.Namespace) -> Bench:
     """The bench that such a command line asks for."""
-    return Bench(SCALES["quick" if options.quick else options.scale], options.data, options.folder)
+    name = "quick" if options.quick else options.scale
+    return Bench(SCALES[name], options.data, options.folder or Path(f"runs/updates-{name}"))
 
 
 def _grid(objective: Objective, points: list[tuple[float, float]] | None) -> list[tuple[float, float]]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from poise.cli import EXIT_CODES, VERBS, main
+from poise.cli import EXIT_CODES, main
 from poise.commands.recipe import read_recipe
+from poise.commands.verbs import VERBS
 from poise.core.misuse import Failure, Misuse
 
 

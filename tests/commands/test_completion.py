@@ -7,8 +7,9 @@ import subprocess
 
 import pytest
 
-from poise.cli import VERBS, main
+from poise.cli import main
 from poise.commands.completion import choices_of, completion
+from poise.commands.verbs import VERBS
 
 
 @pytest.fixture(scope="module")

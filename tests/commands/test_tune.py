@@ -152,7 +152,7 @@ def test_a_killed_trial_is_taken_up_where_it_stood(tmp_path, monkeypatch):
 
 
 def _options(recipe: Path, out: Path) -> dict:
-    from poise.cli import options_of
+    from poise.commands.parsing import options_of
 
     return options_of("finetune", {**read_recipe(recipe), "out": str(out)})
 

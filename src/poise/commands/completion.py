@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Literal, get_args, get_origin
 
+from poise.commands.parsing import parser_of
 from poise.commands.recipe import FAMILIES, fields_of, members
+from poise.commands.verbs import VERBS
 from poise.core.misuse import Misuse, suggestion
 
 Shell = Literal["bash", "zsh", "fish"]
@@ -31,8 +33,6 @@ def completion(shell: Shell = "bash") -> str:
     Raises:
         Misuse: for another shell.
     """
-    from poise.cli import VERBS  # noqa: PLC0415 - the command line imports the commands
-
     writers: dict[str, Callable[[Mapping[str, str], Mapping[str, Choices]], str]] = {
         "bash": _bash,
         "zsh": _zsh,
@@ -48,8 +48,6 @@ def completion(shell: Shell = "bash") -> str:
 
 def choices_of(name: str) -> dict[str, tuple[str, ...]]:
     """The options of a verb, those of families' members among them, each with the values that it is closed to."""
-    from poise.cli import VERBS, parser_of  # noqa: PLC0415
-
     module = import_module(f"poise.commands.{name}")
     found: dict[str, tuple[str, ...]] = {}
     for action in parser_of(name, VERBS[name], getattr(module, name))._actions:  # noqa: SLF001

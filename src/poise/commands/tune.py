@@ -11,6 +11,7 @@ from typing import Any
 
 from poise.commands.finetune import fine_tuned
 from poise.commands.fitting.validation import Judging, validation
+from poise.commands.parsing import options_of
 from poise.commands.recipe import plain, read_recipe, recipe_text
 from poise.commands.rehearsal.demand import EXAMINATION_UNKNOWN, TRAINING_UNKNOWN
 from poise.commands.rehearsal.estimate import Work, rehearsal_of, rehearsed
@@ -110,8 +111,6 @@ class _Search:
     @classmethod
     def read(cls, recipe: Path, maximise: str, where: list[str] | str | None, suite: Suite) -> _Search:
         """Everything checked that can be checked before the first trial."""
-        from poise.cli import options_of  # noqa: PLC0415 - the command line imports the commands
-
         tree = with_default_space(read_recipe(recipe))
         tree = {name: value for name, value in tree.items() if name not in {"out", "resume"}}
         space = space_of(tree)
@@ -131,8 +130,6 @@ class _Search:
 
     def attempt(self, trial: Trial, folder: Path) -> None:
         """One fine-tuning, from its options to its figure."""
-        from poise.cli import options_of  # noqa: PLC0415
-
         values = suggested(self.space, trial.number, trial.whole, trial.among)
         try:
             options = options_of("finetune", filled(self.tree, {**values, "out": folder.as_posix()}))
@@ -161,8 +158,6 @@ class _Search:
 
     def works(self, trials: int) -> list[Work]:
         """What the trials cost, were none of them stopped: each like the first that might be tried."""
-        from poise.cli import options_of  # noqa: PLC0415
-
         options = options_of("finetune", _possible(self.tree, self.space))
         one = rehearsal_of(lambda: fine_tuned(options, measuring=self.measuring))
         return [work * trials for work in one.works]

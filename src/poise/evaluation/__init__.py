@@ -6,7 +6,7 @@ artefact of evidence; `judge` makes one (`brackets` says what it tries next), `p
 """
 
 from poise.attacks.suites import Suite
-from poise.evaluation.adversarials import Adversarials, Kept, adversarials_path, read_adversarials
+from poise.evaluation.adversarials import Adversarials, adversarials_path, read_adversarials
 from poise.evaluation.brackets import Mode
 from poise.evaluation.certificates.certificate import Certificate, Method
 from poise.evaluation.curve import Curve, Estimate, accuracy_curve, certified_curve, expected_robustness, share
@@ -14,6 +14,7 @@ from poise.evaluation.grid import epsilon_grid
 from poise.evaluation.joining import join_adversarials, join_profiles
 from poise.evaluation.journal import remove_journals
 from poise.evaluation.judge import Examination, examine
+from poise.evaluation.kept import Kept
 from poise.evaluation.parts import Part
 from poise.evaluation.profile import Header, Profile
 from poise.evaluation.profile_csv import read_profile_csv, write_profile_csv

@@ -20,6 +20,7 @@ from torch import Tensor
 from poise.core.files import written_whole
 from poise.core.misuse import Misuse
 from poise.evaluation.pixel_formats import FORMATS, Format, Pixels, read_pixels
+from poise.evaluation.profile_file import read_profile
 
 _KEY = b"poise.adversarials"
 _VERSION = 1
@@ -33,21 +34,6 @@ _SCHEMA = pa.schema(
         ("pixels", pa.binary()),
     ]
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kept:
-    """What a profile says of the adversarial images beside it.
-
-    Args:
-        file: name of the file, in the profile's folder.
-        digest: of the file's content, 32 hexadecimal digits.
-        counts: number of images by format, and under "missing" of broken examples without one.
-    """
-
-    file: str
-    digest: str
-    counts: dict[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +141,6 @@ def read_adversarials(path: Path | str) -> Adversarials:
     Raises:
         Misuse: if there are none, or the file is truncated, foreign, or not the one that the profile was written with.
     """
-    from poise.evaluation.profile_file import read_profile  # noqa: PLC0415 - it knows `Kept`
-
     path = Path(path)
     if path.name.endswith(".adversarials.parquet") or not path.is_file():
         return Adversarials(path)

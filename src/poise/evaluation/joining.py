@@ -12,13 +12,13 @@ import numpy as np
 from poise.core.misuse import Misuse
 from poise.evaluation.adversarials import (
     Adversarials,
-    Kept,
     adversarials_path,
     file_digest,
     read_adversarials,
     write_adversarials,
 )
 from poise.evaluation.certificates.certificate import Certificate
+from poise.evaluation.kept import Kept
 from poise.evaluation.pixel_formats import Pixels
 from poise.evaluation.profile import Header, Profile
 

@@ -15,9 +15,10 @@ from poise.core.batch import Batch
 from poise.core.losses import misclassified
 from poise.core.norms import inside, length, per_example
 from poise.core.threat import Norm
-from poise.evaluation.adversarials import Kept, Origin, adversarials_path, file_digest, write_adversarials
+from poise.evaluation.adversarials import Origin, adversarials_path, file_digest, write_adversarials
 from poise.evaluation.image_journal import Found, ImageJournal
 from poise.evaluation.journal import Event
+from poise.evaluation.kept import Kept
 from poise.evaluation.pixel_formats import stored
 from poise.evaluation.profile import Header, Profile
 

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 
 from poise.core.misuse import Misuse
 from poise.core.threat import Norm
-from poise.evaluation.adversarials import Kept
 from poise.evaluation.certificates.certificate import Certificate
+from poise.evaluation.kept import Kept
 from poise.evaluation.soundness.finding import Finding
 
 

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from poise.core.files import written_whole
 from poise.core.misuse import Misuse
-from poise.evaluation.adversarials import Kept
 from poise.evaluation.certificates.certificate import Certificate
+from poise.evaluation.kept import Kept
 from poise.evaluation.profile import Header, Profile
 from poise.evaluation.soundness.finding import Finding
 

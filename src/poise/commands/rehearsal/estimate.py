@@ -17,6 +17,7 @@ import torch
 
 from poise.commands.recipe import recipe_text
 from poise.commands.rehearsal.passes import Pace, Passes
+from poise.commands.verbs import VERBS
 from poise.core.misuse import Misuse
 from poise.training import process_state
 
@@ -104,8 +105,6 @@ def rehearse(verb: str, **options: Any) -> Rehearsal:
     Raises:
         Misuse: for what the command itself would refuse, and under several processes.
     """
-    from poise.cli import VERBS  # noqa: PLC0415 - the command line imports the commands
-
     long = [name for name, known in VERBS.items() if known.long]
     if verb not in long:
         raise Misuse(f"{verb} does no long work that could be estimated; valid: {', '.join(long)}")

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from poise.core.misuse import Misuse
 from poise.models.mixing.logspace import log_mean, log_probabilities
-from poise.models.mixing.mixed import MixedClassifier, Mixture
+from poise.models.mixing.mixed import MixedClassifier
+from poise.models.mixing.mixture import Mixture
 from poise.models.mixing.neighbours import SlopeGate
 
 Weights = Float64[Tensor, " n"]

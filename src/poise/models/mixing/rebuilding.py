@@ -11,7 +11,7 @@ from poise.models.blueprint import Blueprint
 from poise.models.classifier import classifier_around
 from poise.models.mixing.blend import Blend
 from poise.models.mixing.gate import Gate, GatePlan
-from poise.models.mixing.mixed import Mixture
+from poise.models.mixing.mixture import Mixture
 from poise.models.mixing.neighbours import SlopeGate
 
 

@@ -14,26 +14,26 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from poise.models.mixing.logspace import log_mean, log_of
-from poise.models.mixing.mixed import MixedClassifier
+from poise.models.mixing.mixture import Mixture
 
 _BARE_SHARE = 0.9
 """Part of the robust vote that has no nonlinearity in the smooth mixture; arXiv 2402.02263, official code."""
 
 
-def surrogates_of(mixed: MixedClassifier) -> Mapping[str, nn.Module]:
+def surrogates_of(mixture: Mixture) -> Mapping[str, nn.Module]:
     """Modules from images to logits, by name, the likeliest to succeed first.
 
     robust, standard: each branch alone, so that transfer from either counts. gate: see `RawGate`, where alpha is
     learned. linear: see `Linear`, where there is a nonlinearity. What the branches themselves offer follows under their
     names, as when a mixture is mixed again.
     """
-    found: dict[str, nn.Module] = {"robust": mixed.robust, "standard": mixed.standard}
-    if mixed.gate is not None:
-        found["gate"] = RawGate(mixed)
-    if mixed.blend.sharpening is not None:
-        found["linear"] = Linear(mixed)
+    found: dict[str, nn.Module] = {"robust": mixture.robust, "standard": mixture.standard}
+    if mixture.gate is not None:
+        found["gate"] = RawGate(mixture)
+    if mixture.blend.sharpening is not None:
+        found["linear"] = Linear(mixture)
     for role in ("robust", "standard"):
-        inner = getattr(mixed, role).surrogates()
+        inner = getattr(mixture, role).surrogates()
         found |= {f"{role} {name}": module for name, module in inner.items()}
     return found
 
@@ -46,23 +46,21 @@ class RawGate(nn.Module):
     has long made up its mind.
 
     Args:
-        mixed: a mixture with a gate.
+        mixture: one with a gate.
     """
 
-    def __init__(self, mixed: MixedClassifier) -> None:
+    def __init__(self, mixture: Mixture) -> None:
         super().__init__()
-        self.mixed = mixed
+        self.mixture = mixture
 
     def forward(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
         """Logits to attack."""
-        network = self.mixed.network
-        standard, robust, raw = network.seen(images)
+        standard, robust, raw = self.mixture.seen(images)
         assert raw is not None  # noqa: S101 - such mixtures have a gate
-        low, high = network.blend.alpha_low, network.blend.alpha_high
+        blend = self.mixture.blend
+        low, high, scales = blend.alpha_low, blend.alpha_high, (blend.scale_standard, blend.scale_robust)
         alpha = low + (high - low) * (raw.detach().sigmoid() + (raw - raw.detach()) / 4)
-        votes = [
-            (scale * logits).log_softmax(1) for scale, logits in zip(self.mixed.scales, (standard, robust), strict=True)
-        ]
+        votes = [(scale * logits).log_softmax(1) for scale, logits in zip(scales, (standard, robust), strict=True)]
         return (1 - alpha)[:, None] * votes[0] + alpha[:, None] * votes[1]
 
 
@@ -73,21 +71,23 @@ class Linear(nn.Module):
     0.1 a softmax(M(h)), with the alpha that the bare branch would have.
 
     Args:
-        mixed: a mixture with a sharpening.
+        mixture: one with a sharpening.
     """
 
-    def __init__(self, mixed: MixedClassifier) -> None:
+    def __init__(self, mixture: Mixture) -> None:
         super().__init__()
-        self.mixed = mixed
+        self.mixture = mixture
 
     def forward(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
         """Logits to attack."""
-        network = self.mixed.network
-        sharpening = network.blend.sharpening
+        sharpening = self.mixture.blend.sharpening
         assert sharpening is not None  # noqa: S101 - such mixtures have one
-        standard, robust, _ = network.seen(images)
+        standard, robust, _ = self.mixture.seen(images)
         bare = log_mean(
-            robust.double().log_softmax(1), network.robust_vote(robust), log_of(_BARE_SHARE), log_of(1 - _BARE_SHARE)
+            robust.double().log_softmax(1),
+            self.mixture.robust_vote(robust),
+            log_of(_BARE_SHARE),
+            log_of(1 - _BARE_SHARE),
         )
         alpha = sharpening.linear_alpha
         mixture = log_mean(standard.double().log_softmax(1), bare, log_of(1 - alpha), log_of(alpha))

@@ -1,0 +1,126 @@
+"""From words and recipes to the options of a verb, by the types and the docstring of its function."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+from importlib import import_module
+from typing import Any, NoReturn, get_args, get_origin
+
+import yaml
+from jsonargparse import ArgumentParser, set_loader
+from jsonargparse.typing import register_type
+
+from poise.commands.recipe import FAMILIES, expanded, import_path
+from poise.commands.telling.wording import readable
+from poise.commands.verbs import VERBS, Verb
+from poise.core.misuse import Misuse, suggestion
+from poise.core.threat import Epsilon
+
+_DRY_RUN = "print the full recipe and what it would cost, by passes timed on this machine, and make nothing"
+
+
+def parser_of(name: str, verb: Verb, function: Callable[..., Any]) -> Any:
+    """The parser of a verb's options, as its function's types and docstring tell them."""
+
+    class Parser(ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
+            raise Misuse(readable(message, name))
+
+    set_loader("recipe", _load_recipe, exceptions=(ValueError,))
+    register_type(Epsilon, str, Epsilon, fail_already_registered=False)
+    parser = Parser(prog=f"poise {name}", parser_mode="recipe", epilog=f"example: {verb.example}")
+    parser.add_argument("--config", action="config", help="a recipe; options given beside it win")
+    parser.add_function_arguments(function, as_positional=False, fail_untyped=True)
+    if verb.long:
+        parser.add_argument("--dry_run", type=bool, default=False, help=_DRY_RUN)
+    return parser
+
+
+def options_in(name: str, words: list[str]) -> dict[str, Any]:
+    """The options of a verb as its function takes them, from the words of a command line; "dry_run" where it was said.
+
+    Raises:
+        Misuse: for words that make no sense.
+    """
+    verb, module = VERBS[name], import_module(f"poise.commands.{name}")
+    parser = parser_of(name, verb, getattr(module, name))
+    named = _normalised(words, verb, parser)
+    chosen = parser.parse_args(module.inherited(named) if hasattr(module, "inherited") else named)
+    return {key: value for key, value in vars(parser.instantiate(chosen)).items() if key != "config"}
+
+
+def options_of(name: str, tree: dict[str, Any]) -> dict[str, Any]:
+    """The options of a verb as its function takes them, from a recipe's tree; what it leaves out is as by default.
+
+    Raises:
+        Misuse: for what the command line would refuse as well.
+    """
+    function: Callable[..., Any] = getattr(import_module(f"poise.commands.{name}"), name)
+    parser = parser_of(name, VERBS[name], function)
+    found = parser.instantiate(parser.parse_object(expanded(tree)))
+    return {key: value for key, value in vars(found).items() if key not in {"config", "dry_run"}}
+
+
+def _load_recipe(text: str) -> Any:
+    try:
+        return expanded(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def _normalised(words: list[str], verb: Verb, parser: Any) -> list[str]:
+    """Words as the parser reads them: unnamed ones named, dashes in options as underscores, kinds as import paths."""
+    unnamed = []
+    while words and not words[0].startswith("-"):
+        unnamed.append(words.pop(0))
+    result = _named(unnamed, verb)
+    known = {option: action for action in parser._actions for option in action.option_strings}  # noqa: SLF001
+    family, listed = None, False
+    for word, following in zip(words, [*words[1:], "--"], strict=False):
+        if word.startswith("--"):
+            option, equals, value = word.partition("=")
+            option = option.replace("-", "_").replace("__", "--", 1)
+            _check_option(option, known)
+            last = option.rpartition(".")[2].removeprefix("--")
+            family = last if last in FAMILIES and not equals else None
+            if equals and last in FAMILIES:
+                value = import_path(last, value)
+            kind = getattr(known.get(option), "_typehint", None)
+            if (kind is bool or option not in known) and not equals and following.startswith("--"):
+                equals, value = "=", "true"
+            listed = _holds_list(kind)
+            result.append(option + equals + (_bracketed(value) if listed and equals else value))
+        else:
+            result.append(import_path(family, word) if family else _bracketed(word) if listed else word)
+            family, listed = None, False
+    return result
+
+
+def _holds_list(kind: Any) -> bool:
+    """Whether an option takes several values: list[...], tuple[...], or one of these or nothing."""
+    return any(get_origin(part) in {list, tuple} for part in (kind, *get_args(kind)))
+
+
+def _bracketed(value: str) -> str:
+    """Values separated by commas, as a list of YAML."""
+    return value if value.startswith("[") else f"[{value}]"
+
+
+def _named(unnamed: list[str], verb: Verb) -> list[str]:
+    if not unnamed:
+        return []
+    names = (verb.positional,) if isinstance(verb.positional, str) else verb.positional or ()
+    if verb.many:
+        return [f"--{names[0]}", json.dumps(unnamed)]
+    if len(unnamed) > len(names):
+        raise Misuse(f"unexpected word {unnamed[-1]!r}; options have names, e.g. {verb.example}")
+    return [word for name, value in zip(names, unnamed, strict=False) for word in (f"--{name}", value)]
+
+
+def _check_option(option: str, known: Collection[str]) -> None:
+    """Refuse an option that does not exist, naming the nearest; options of a family's member are left to the parser."""
+    root = option.partition(".")[0]
+    if option in known or (root in known and "." in option and f"{root}.help" in known):
+        return
+    raise Misuse(f"unknown option {option!r}; {suggestion(option, (name for name in known if name != '-h'))}")

@@ -3,7 +3,8 @@
     python -m benchmarks.evidence [--machine NAME] [--page docs/evidence.md]
 
 Nothing is measured here. Every table is made from a file in benchmarks/results, whose command stands under it, and what
-has no file yet is left out visibly. The words are those of benchmarks/evidence.md.jinja. `make evidence` runs the
+has no file yet is left out visibly. The words are those of benchmarks/evidence.md.jinja and, where they speak of what a
+machine measured, of benchmarks/results/remarks.MACHINE.yaml, which a person writes. `make evidence` runs the
 benchmarks first.
 """
 
@@ -11,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import yaml
 from matplotlib import pyplot as plt
 
 from benchmarks.harness import RESULTS, cut, machine, shown
@@ -76,9 +80,9 @@ def main() -> int:
     parser.add_argument("--machine", default=machine(), help="whose results; default: this one's, %(default)s")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "evidence.md")
     options = parser.parse_args()
-    names = ("transfer", "updates", "frontier", "composed", *COSTS)
+    names = ("transfer", "transfer-long", "updates", "frontier", "composed", *COSTS)
     found = {name: result for name in names if (result := read(name, options.machine))}
-    page = Page(options.page.parent / "images")
+    page = Page(options.page.parent / "images", remarks(options.machine))
     options.page.write_text(page.written(found), encoding="utf-8")
     print(f"{options.page}: {', '.join(found) or 'no results'}")
     return 0
@@ -90,15 +94,23 @@ def read(name: str, on: str) -> Result | None:
     return Result(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
+def remarks(on: str) -> dict[str, str]:
+    """What a person who looked at a machine's results has to say of them, in Markdown, by the name of the result."""
+    path = RESULTS / f"remarks.{on}.yaml"
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
 @dataclass(frozen=True)
 class Page:
     """The page and its pictures.
 
     Args:
         pictures: their folder.
+        remarks: see `remarks`.
     """
 
     pictures: Path
+    remarks: Mapping[str, str]
 
     def written(self, found: Mapping[str, Result]) -> str:
         """The page as Markdown."""
@@ -123,7 +135,9 @@ class Page:
             "claims_table": claims_table,
         }
         text = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-        return text.render(found=found, costs={name: found[name] for name in COSTS if name in found}) + "\n"
+        costs = {name: found[name] for name in COSTS if name in found}
+        page = text.render(found=found, remarks=defaultdict(str, self.remarks), costs=costs)
+        return re.sub(r"\n{3,}", "\n\n", page).rstrip() + "\n"
 
     def transfer_picture(self, rows: Sequence[Row], backbone: str, epsilon: str) -> str:
         """Accuracy over epsilon, the mean over seeds of each contender."""

@@ -9,10 +9,12 @@ import torch
 
 import poise
 from poise.cli import main
-from poise.commands.telling.gallery import pictures_of
+from poise.commands.comparing.gallery import pictures_of
 from poise.core.misuse import Misuse
 from poise.data import open_data
 from poise.evaluation import Finding, read_adversarials, read_profile_csv, write_profile, write_profile_csv
+from poise.evaluation.flips import Replay
+from poise.reporting.comparison.sentences import summary
 from tests.evaluation.flips.tables import settled
 from tests.reporting.comparison.samples import LABELS, NEW, OLD
 
@@ -220,3 +222,61 @@ def test_exported_profiles_are_read_back(desk):
     assert len(read_profile_csv(desk / "old.csv")) == 100
     with pytest.raises(Misuse):
         poise.compare("old.parquet", "new.parquet", gallery=-1)
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """Two runs, the first with its adversarial images kept; the second was judged by a weak suite."""
+    root = tmp_path_factory.mktemp("replay")
+    runs = [poise.finetune("small", "digits", limit=200, seed=seed, out=root / str(seed), **QUICK) for seed in (0, 1)]
+    for run in runs:
+        poise.profile(
+            run.address,
+            threat=poise.Threat(epsilon=0.1),
+            suite="fast",
+            limit=30,
+            points=[],
+            soundness=False,
+            keep_adversarials=run is runs[0],
+        )
+    return runs
+
+
+def test_a_replay_shows_the_new_model_what_broke_the_old_one(judged, tmp_path, capsys):
+    old, new = (str(run.path) for run in judged)
+    assert main(["compare", old, new, "--replay", "--out", str(tmp_path / "c")]) == 0
+    kept = read_adversarials(judged[0].path / "profile.parquet")
+    labels = dict(zip(judged[1].profile().ids, judged[1].profile().labels.tolist(), strict=True))
+    with torch.no_grad():
+        said = judged[1].classifier().eval()(kept.images()).argmax(1).tolist()
+    fooled = [identity for identity, prediction in zip(kept.ids, said, strict=True) if prediction != labels[identity]]
+    record = json.loads((tmp_path / "c" / "comparison.json").read_text())["replay"]
+    assert record["fooled"] == fooled
+    assert 0 < len(fooled) <= record["images"] == len(kept)
+    told = f"Of {len(kept)} images that break the old model, {100 * len(fooled) / len(kept):.1f}"
+    for text in (capsys.readouterr().out.replace("\n", " "), (tmp_path / "c" / "comparison.html").read_text()):
+        assert told in text
+
+
+def test_a_replay_needs_kept_images_and_the_very_model(judged, desk, tmp_path, capsys):
+    old, new = (str(run.path) for run in judged)
+    assert main(["compare", new, old, "--replay"]) == 2
+    assert "was profiled without --keep-adversarials, so there is nothing to replay" in capsys.readouterr().err
+    other = tmp_path / "other.parquet"
+    profile = judged[1].profile()
+    write_profile(replace(profile, header=replace(profile.header, model="f" * 32)), other)
+    assert main(["compare", old, str(other), "--replay"]) == 2
+    assert "is another model than the new profile is about" in capsys.readouterr().err
+    write_profile(replace(profile, header=replace(profile.header, model_address="")), other)
+    assert main(["compare", old, str(other), "--replay"]) == 2
+    assert "does not say which model it is about" in capsys.readouterr().err
+
+
+def test_what_the_new_profile_overlooked_is_said(desk):
+    found = poise.compare("old.parquet", "new.parquet")
+    ids = tuple(found.pair.new.ids[:7])
+    replayed = Replay(ids=ids, fooled=np.ones(7, dtype=bool), within=np.ones(7, dtype=int), overlooked=ids)
+    said = summary(replace(found, replayed=replayed))[-2:]
+    assert said[0].startswith("Of 7 images that break the old model, 100.0")
+    assert "too kind: 7 of these images break it" in said[1]
+    assert f"({', '.join(ids[:5])}, ...)" in said[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from collections.abc import Sequence
@@ -13,9 +14,9 @@ from poise.commands.telling.terminal import say
 from poise.core.files import write_text
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
-from poise.evaluation import Profile, read_adversarials, read_profile, read_profile_csv
+from poise.evaluation import Adversarials, Profile, read_adversarials, read_profile, read_profile_csv
 from poise.evaluation.comparison import Comparison
-from poise.evaluation.flips import NoiseFloor, Pair, check_sound, join, noise_floors
+from poise.evaluation.flips import NoiseFloor, Pair, Replay, check_sound, join, noise_floors
 from poise.evaluation.gate import Gate, judge, read_gate, unjudged
 
 if TYPE_CHECKING:
@@ -30,13 +31,14 @@ def compare(
     noise: list[Path | str] | None = None,
     out: Path | str | None = None,
     gallery: int = 24,
+    replay: bool = False,
     data: str | None = None,
 ) -> Comparison:
     """Compare a new model with the one in use, image by image, at every epsilon that both were profiled at.
 
-    Nothing is attacked or trained: all figures are arithmetic on two profiles of the same images. With a gate, the
-    command ends with 0 if the gate passes, 1 if it fails, and 2 if it cannot be judged: for profiles that do not match
-    or that soundness checks object to, and for too few images.
+    Nothing is attacked or trained: all figures but those of a replay are arithmetic on two profiles of the same images.
+    With a gate, the command ends with 0 if the gate passes, 1 if it fails, and 2 if it cannot be judged: for profiles
+    that do not match or that soundness checks object to, and for too few images.
 
     Args:
         old: the model in use: a profile (.parquet, or .csv from other tools), or a run folder that holds one.
@@ -46,6 +48,8 @@ def compare(
         out: a folder for comparison.html, comparison.md, comparison.json and flipped.csv, and with a gate junit.xml;
             what it holds under other names is left alone.
         gallery: show this many lost images on the page, where the images can be opened; 0 for none.
+        replay: show the new model the images that broke the old one, which must have been profiled with
+            --keep-adversarials, and say how many break it too and where its own profile overlooked that.
         data: address of the images; by default the one in the old profile.
 
     Returns:
@@ -59,7 +63,10 @@ def compare(
     limits = None if gate is None else read_gate(Path(gate))
     profiles = open_profile(old), open_profile(new)
     again = [open_profile(str(address)) for address in noise or ()]
+    kept = _kept(old, profiles[0]) if replay else None
     comparison = _compared(_names(old, new), profiles, again, limits)
+    if kept is not None and comparison.pair is not None:
+        comparison = dataclasses.replace(comparison, replayed=_replayed(comparison.pair, new, data, kept))
     _show(comparison)
     if out is not None:
         _write(comparison, Path(out), _pictures(comparison, new, data, gallery))
@@ -90,6 +97,17 @@ def profile_path(address: str) -> Path:
     if not profile.is_file():
         raise Misuse(f"{address} has not been profiled; do so with poise profile run:{path.as_posix()}")
     return profile
+
+
+def _kept(old: str, profile: Profile) -> Adversarials:
+    """The images that broke the old model.
+
+    Raises:
+        Misuse: if none were kept.
+    """
+    if profile.adversarials is None:
+        raise Misuse(f"{old} was profiled without --keep-adversarials, so there is nothing to replay")
+    return read_adversarials(profile_path(old))
 
 
 def _compared(
@@ -130,8 +148,14 @@ def _show(comparison: Comparison) -> None:
     print_comparison(comparison)
 
 
+def _replayed(pair: Pair, new: str, data: str | None, kept: Adversarials) -> Replay:
+    from poise.commands.comparing.replaying import replayed  # noqa: PLC0415 - models are slow to import
+
+    return replayed(pair, new, data, kept)
+
+
 def _pictures(comparison: Comparison, new: str, data: str | None, count: int) -> Sequence[Picture]:
-    from poise.commands.telling.gallery import pictures_of  # noqa: PLC0415 - opening images is slow to import
+    from poise.commands.comparing.gallery import pictures_of  # noqa: PLC0415 - opening images is slow to import
 
     if not count or comparison.pair is None:
         return ()

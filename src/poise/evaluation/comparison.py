@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from poise.evaluation.curve import CONFIDENCE, Estimate
-from poise.evaluation.flips import Change, Flips, NoiseFloor, Pair, changes, flips, flips_by_class
+from poise.evaluation.flips import Change, Flips, NoiseFloor, Pair, Replay, changes, flips, flips_by_class
 from poise.evaluation.gate import FIGURES, Bounded, Group, Judgement
 
 
@@ -23,6 +23,7 @@ class Comparison:
         noise: flips of either model against itself.
         judgement: what became of the gate; None without one.
         obstacle: why the profiles cannot be compared; "" where they can.
+        replayed: what the new model makes of images that broke the old one; None where it was not asked.
     """
 
     old: str
@@ -31,6 +32,7 @@ class Comparison:
     noise: tuple[NoiseFloor, ...] = ()
     judgement: Judgement | None = None
     obstacle: str = ""
+    replayed: Replay | None = None
 
     @property
     def exit_code(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -37,6 +38,16 @@ class Replay:
     fooled: Bool[np.ndarray, " m"]
     within: Int[np.ndarray, " m"]
     overlooked: tuple[str, ...]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Replay]) -> Replay:
+        """Replays of one model on different examples, at least one of them, as one."""
+        return cls(
+            ids=tuple(chain.from_iterable(part.ids for part in parts)),
+            fooled=np.concatenate([part.fooled for part in parts]),
+            within=np.concatenate([part.within for part in parts]),
+            overlooked=tuple(chain.from_iterable(part.overlooked for part in parts)),
+        )
 
     @property
     def transferred(self) -> Estimate:

@@ -7,7 +7,7 @@ from typing import Any
 
 from poise.evaluation import Estimate, Profile
 from poise.evaluation.comparison import Comparison
-from poise.evaluation.flips import Count, Flips, rate
+from poise.evaluation.flips import Count, Flips, Replay, rate
 from poise.evaluation.gate import Verdict
 
 FORMAT = 1
@@ -58,9 +58,19 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
             }
             for floor in comparison.noise
         ],
+        "replay": None if comparison.replayed is None else _replay(comparison.replayed),
         "changes": [
             {key: value for key, value in asdict(change).items() if key != "row"} for change in comparison.changes
         ],
+    }
+
+
+def _replay(found: Replay) -> dict[str, Any]:
+    return {
+        "images": len(found.ids),
+        "transferred": _estimate(found.transferred),
+        "fooled": [identity for identity, wrong in zip(found.ids, found.fooled.tolist(), strict=True) if wrong],
+        "overlooked": list(found.overlooked),
     }
 
 

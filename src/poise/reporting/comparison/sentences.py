@@ -7,6 +7,8 @@ from poise.evaluation.flips import Flips, spelled
 from poise.evaluation.gate import Judgement
 from poise.reporting.comparison.rows import counted, figure
 
+_NAMED = 5
+
 
 def headline(judgement: Judgement) -> str:
     """What became of the gate."""
@@ -24,7 +26,7 @@ def headline(judgement: Judgement) -> str:
 
 
 def summary(comparison: Comparison) -> list[str]:
-    """The flips of clean images, those at the largest epsilon, and how they compare with attack noise."""
+    """The flips of clean images, those at the largest epsilon, how they compare with attack noise, and a replay."""
     if comparison.pair is None:
         return [f"The profiles cannot be compared: {comparison.obstacle}."]
     clean, robust = comparison.flips[0], comparison.flips[-1]
@@ -34,11 +36,28 @@ def summary(comparison: Comparison) -> list[str]:
         said.append(_told(comparison, len(comparison.flips) - 1, robust, at))
         if comparison.expected_change is not None:
             said.append(f"Expected robustness changes by {figure(comparison.expected_change, signed=True)} points.")
-    return said + [
+    noise = [
         f"Attack noise of the {floor.of} model (seeds {floor.seeds[0]} and {floor.seeds[1]}) alone makes "
         f"{figure(floor.rate(-1))} % of the images look lost at {spelled(robust.epsilon)}; nowhere is it subtracted."
         for floor in comparison.noise
     ]
+    return said + noise + _replay(comparison)
+
+
+def _replay(comparison: Comparison) -> list[str]:
+    found = comparison.replayed
+    if found is None:
+        return []
+    said = [
+        f"Of {len(found.ids)} images that break the old model, {figure(found.transferred)} % break the new one as well."
+    ]
+    if found.overlooked:
+        named = ", ".join(found.overlooked[:_NAMED]) + (", ..." if len(found.overlooked) > _NAMED else "")
+        said.append(
+            f"The profile of the new model is too kind: {len(found.overlooked)} of these images break it where it "
+            f"counts as robust ({named}). Profile it with a stronger suite."
+        )
+    return said
 
 
 def _told(comparison: Comparison, point: int, found: Flips, where: str) -> str:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from poise.commands.recipe import read_recipe
+from poise.commands.comparing.images import images_of
 from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse
-from poise.core.run_folder import RunFolder
-from poise.data import ImageSet, open_data
-from poise.evaluation import Profile
 from poise.evaluation.comparison import Comparison
 from poise.reporting.comparison.gallery import Picture
 
@@ -47,7 +43,7 @@ def pictures_of(
     if comparison.pair is None or not lost:
         return ()
     try:
-        images = _images(comparison.pair.old, data)
+        images = images_of(comparison.pair.old, data)
         clean = images.images(torch.tensor([change.row for change in lost])).cpu()
     except (Misuse, OSError) as error:
         say(f"no pictures of lost images: {error} (choose the images with --data, or --gallery 0)")
@@ -57,30 +53,6 @@ def pictures_of(
         Picture(change=change, clean=image.numpy(), adversarial=fooling.get(change.id))
         for change, image in zip(lost, clean, strict=True)
     )
-
-
-def _images(profile: Profile, data: str | None) -> ImageSet:
-    """The images that a profile was made on, in the order of its rows.
-
-    Raises:
-        Misuse: if they cannot be opened, or are not those of the profile.
-    """
-    header = profile.header
-    address = data or header.data_address
-    if not address:
-        raise Misuse("the profile does not say where its images are")
-    kind, _, place = header.model_address.partition(":")
-    folder = RunFolder(Path(place))
-    recipe: dict[str, Any] = read_recipe(folder.recipe) if kind == "run" and folder.recipe.is_file() else {}
-    images: ImageSet = getattr(open_data(address, image_size=recipe.get("image_size")), header.split or "test")
-    row_of = {identity: row for row, identity in enumerate(images.ids)}
-    missing = [identity for identity in profile.ids if identity not in row_of]
-    if missing:
-        raise Misuse(f"{address} has no {missing[0]!r}")
-    found = images.select(torch.tensor([row_of[identity] for identity in profile.ids]))
-    if header.data and not profile.partial and found.digest() != header.data:
-        raise Misuse(f"{address} holds other images than the profile was made on")
-    return found
 
 
 def _adversarials(ids: Sequence[str], kept: Kept | None) -> dict[str, Any]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from poise.commands.verbs import VERBS
+from poise.commands.verbs import VERBS, function_of
 from poise.core.misuse import Failure, Misuse, suggestion
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
@@ -78,8 +77,7 @@ def _run(name: str, words: list[str]) -> int:
     options = options_in(name, words)
     if options.pop("dry_run", False):
         return _rehearsed(name, options)
-    function: Callable[..., object] = getattr(import_module(f"poise.commands.{name}"), name)
-    return int(getattr(function(**options), "exit_code", 0))
+    return int(getattr(function_of(name)(**options), "exit_code", 0))
 
 
 def _rehearsed(name: str, options: dict[str, Any]) -> int:

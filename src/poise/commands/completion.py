@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Literal, get_args, get_origin
 
 from poise.commands.parsing import parser_of
@@ -48,9 +47,8 @@ def completion(shell: Shell = "bash") -> str:
 
 def choices_of(name: str) -> dict[str, tuple[str, ...]]:
     """The options of a verb, those of families' members among them, each with the values that it is closed to."""
-    module = import_module(f"poise.commands.{name}")
     found: dict[str, tuple[str, ...]] = {}
-    for action in parser_of(name, VERBS[name], getattr(module, name))._actions:  # noqa: SLF001
+    for action in parser_of(name)._actions:  # noqa: SLF001
         option = action.option_strings[-1] if len(action.option_strings) == 1 else f"--{action.dest}"
         family, kind = option.rpartition(".")[2].removeprefix("--"), getattr(action, "_typehint", None)
         if family in FAMILIES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from importlib import import_module
 from typing import Any, NoReturn, get_args, get_origin
 
@@ -13,15 +13,16 @@ from jsonargparse.typing import register_type
 
 from poise.commands.recipe import FAMILIES, expanded, import_path
 from poise.commands.telling.wording import readable
-from poise.commands.verbs import VERBS, Verb
+from poise.commands.verbs import VERBS, Verb, function_of
 from poise.core.misuse import Misuse, suggestion
 from poise.core.threat import Epsilon
 
 _DRY_RUN = "print the full recipe and what it would cost, by passes timed on this machine, and make nothing"
 
 
-def parser_of(name: str, verb: Verb, function: Callable[..., Any]) -> Any:
+def parser_of(name: str) -> Any:
     """The parser of a verb's options, as its function's types and docstring tell them."""
+    verb = VERBS[name]
 
     class Parser(ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
@@ -31,7 +32,7 @@ def parser_of(name: str, verb: Verb, function: Callable[..., Any]) -> Any:
     register_type(Epsilon, str, Epsilon, fail_already_registered=False)
     parser = Parser(prog=f"poise {name}", parser_mode="recipe", epilog=f"example: {verb.example}")
     parser.add_argument("--config", action="config", help="a recipe; options given beside it win")
-    parser.add_function_arguments(function, as_positional=False, fail_untyped=True)
+    parser.add_function_arguments(function_of(name), as_positional=False, fail_untyped=True)
     if verb.long:
         parser.add_argument("--dry_run", type=bool, default=False, help=_DRY_RUN)
     return parser
@@ -43,9 +44,8 @@ def options_in(name: str, words: list[str]) -> dict[str, Any]:
     Raises:
         Misuse: for words that make no sense.
     """
-    verb, module = VERBS[name], import_module(f"poise.commands.{name}")
-    parser = parser_of(name, verb, getattr(module, name))
-    named = _normalised(words, verb, parser)
+    parser, module = parser_of(name), import_module(f"poise.commands.{name}")
+    named = _normalised(words, VERBS[name], parser)
     chosen = parser.parse_args(module.inherited(named) if hasattr(module, "inherited") else named)
     return {key: value for key, value in vars(parser.instantiate(chosen)).items() if key != "config"}
 
@@ -56,8 +56,7 @@ def options_of(name: str, tree: dict[str, Any]) -> dict[str, Any]:
     Raises:
         Misuse: for what the command line would refuse as well.
     """
-    function: Callable[..., Any] = getattr(import_module(f"poise.commands.{name}"), name)
-    parser = parser_of(name, VERBS[name], function)
+    parser = parser_of(name)
     found = parser.instantiate(parser.parse_object(expanded(tree)))
     return {key: value for key, value in vars(found).items() if key not in {"config", "dry_run"}}
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -88,3 +91,13 @@ VERBS = {
     ),
 }
 """By name, in the order in which people meet them; the function stands in the module of the same name."""
+
+
+def function_of(name: str) -> Callable[..., Any]:
+    """The function behind a verb; its module is imported for that.
+
+    Args:
+        name: one of `VERBS`.
+    """
+    function: Callable[..., Any] = getattr(import_module(f"poise.commands.{name}"), name)
+    return function

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
 
 from poise.commands.recipe import recipe_text
 from poise.commands.rehearsal.passes import Pace, Passes
-from poise.commands.verbs import VERBS
+from poise.commands.verbs import VERBS, function_of
 from poise.core.misuse import Misuse
 from poise.training import process_state
 
@@ -108,8 +107,7 @@ def rehearse(verb: str, **options: Any) -> Rehearsal:
     long = [name for name, known in VERBS.items() if known.long]
     if verb not in long:
         raise Misuse(f"{verb} does no long work that could be estimated; valid: {', '.join(long)}")
-    function: Callable[..., object] = getattr(import_module(f"poise.commands.{verb}"), verb)
-    return rehearsal_of(lambda: function(**options))
+    return rehearsal_of(lambda: function_of(verb)(**options))
 
 
 def rehearsal_of(action: Callable[[], object]) -> Rehearsal:

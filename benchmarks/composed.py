@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Claim, begun, conclude, cut, finished, shown, workers
-from benchmarks.updates import TARGET, THREAT, Bench, accuracies, bench_of, flipped, options_of
+from benchmarks.updates import SCALES, TARGET, THREAT, Updates, accuracies, flipped, options_of
 from poise.commands.compare import compare
 from poise.commands.finetune import finetune
 from poise.commands.mix import mix
@@ -44,7 +44,7 @@ class Composed:
         place: where the products are kept.
     """
 
-    bench: Bench
+    bench: Updates
     seed: int
     place: Path = field(init=False)
 
@@ -116,13 +116,14 @@ class Composed:
 def main() -> int:
     """Mix, judge and compare what is not there yet, and say what came out."""
     options = options_of(__doc__)
-    bench = bench_of(options)
+    bench = Updates.of(options, "updates", SCALES)
     with workers(options.jobs) as each:
         rows = each(Composed.row, [Composed(bench, seed) for seed in options.seeds or bench.scale.seeds])
     cuts = [_cut(row["products"]) for row in rows]
     mean = sum(cuts) / len(cuts)
     claims = [Claim("share of the product's robustness negative flips that is cut", mean, TARGET)]
-    return conclude("composed", claims, {"scale": asdict(bench.scale), "data": bench.data, "rows": rows})
+    figures = {"scale": asdict(bench.scale), "data": bench.data, "rows": rows}
+    return conclude("composed", claims, figures, bench.variant)
 
 
 def _alpha(run: Run) -> float:

@@ -19,10 +19,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Claim, begun, conclude, finished, shown, workers
+from benchmarks.harness import Bench, Claim, begun, bench_parser, conclude, finished, shown, workers
 from poise.attacks import PGD
 from poise.commands.finetune import finetune
 from poise.commands.mix import Method, mix
@@ -95,18 +94,8 @@ THREAT = Threat(epsilon="8/255")
 
 
 @dataclass(frozen=True)
-class Bench:
-    """One call of this script.
-
-    Args:
-        scale: how much is done.
-        data: address of CIFAR-10.
-        folder: where everything is kept.
-    """
-
-    scale: Scale
-    data: str
-    folder: Path
+class Frontier(Bench[Scale]):
+    """One call of this script."""
 
     def branch(self, name: str) -> str:
         """The address of a branch, "standard" or "robust", trained where it is not yet."""
@@ -185,8 +174,7 @@ class Bench:
 def main() -> int:
     """Train what is missing, mix, judge, compare."""
     options = _options()
-    name = "quick" if options.quick else options.scale
-    bench = Bench(SCALES[name], options.data, options.folder or Path(f"runs/frontier-{name}"))
+    bench = Frontier.of(options, "frontier", SCALES)
     with workers(options.jobs) as each:
         given = {"standard": options.standard, "robust": options.robust}
         absent = [name for name, address in given.items() if not address]
@@ -195,13 +183,13 @@ def main() -> int:
         mixtures = each(partial(bench.mixture, **given, lose=lose), MIXTURES)
         addresses = given | dict(zip(MIXTURES, mixtures, strict=True))
         found = dict(zip(addresses, each(bench.judged, addresses, addresses.values()), strict=True))
-    return _conclude(found, bench.scale)
+    return _conclude(found, bench)
 
 
-def _conclude(found: Mapping[str, Profile], scale: Scale) -> int:
+def _conclude(found: Mapping[str, Profile], bench: Frontier) -> int:
     curves = {name: accuracy_curve(one) for name, one in found.items()}
     gap = curves["standard"].clean.value - curves["robust"].clean.value
-    figures: dict[str, Any] = {"images": scale.judged, "suite": scale.suite, "clean gap": gap}
+    figures: dict[str, Any] = {"images": bench.scale.judged, "suite": bench.scale.suite, "clean gap": gap}
     claims = []
     for name, curve in curves.items():
         figures[name] = {"clean": curve.clean, "robust": curve.robust, "findings": _objections(found[name])}
@@ -212,7 +200,7 @@ def _conclude(found: Mapping[str, Profile], scale: Scale) -> int:
         figures[name] |= {"won back": won, "given up": lost}
         claims.append(Claim(f"{name}: share of the clean gap won back", won, WON_BACK))
         claims.append(Claim(f"{name}: share of robust accuracy given up", lost, LOST, most=True))
-    return conclude("frontier", claims, figures)
+    return conclude("frontier", claims, figures, bench.variant)
 
 
 def _won_back(mixed: Curve, robust: Curve, gap: float) -> float:
@@ -228,14 +216,9 @@ def _objections(found: Profile) -> list[str]:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--data", default="torchvision:CIFAR10", help="address of CIFAR-10")
+    parser = bench_parser(__doc__, SCALES)
     parser.add_argument("--standard", help="address of a standard network, instead of training one")
     parser.add_argument("--robust", help="address of a robust network, instead of training one")
-    parser.add_argument("--folder", type=Path, help="where runs are kept; by default runs/frontier-SCALE")
-    parser.add_argument("--jobs", type=int, default=1, help="processes that share the work, one thread each")
-    parser.add_argument("--scale", choices=SCALES, default="small")
-    parser.add_argument("--quick", action="store_true", help="the same as --scale quick")
     return parser.parse_args()
 
 

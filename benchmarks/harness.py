@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import json
 import multiprocessing
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 
@@ -66,6 +67,54 @@ def finished(out: Path) -> Run | None:
     return Run(RunFolder(out)) if RunFolder(out).weights.is_file() else None
 
 
+Scale = TypeVar("Scale")
+
+
+@dataclass(frozen=True)
+class Bench(Generic[Scale]):
+    """One call of a benchmark that trains, at one of its scales.
+
+    Args:
+        scale: how much is done.
+        name: of that scale.
+        data: address of CIFAR-10.
+        folder: where everything is kept.
+    """
+
+    scale: Scale
+    name: str
+    data: str
+    folder: Path
+
+    @property
+    def variant(self) -> str:
+        """What sets the result apart; that of `small` and of `full` is the benchmark's own."""
+        return "" if self.name in {"small", "full"} else self.name
+
+    @classmethod
+    def of(cls, options: argparse.Namespace, benchmark: str, scales: Mapping[str, Scale]) -> Self:
+        """What a command line asks for (`bench_parser`).
+
+        Args:
+            options: the command line.
+            benchmark: its name, for the folder.
+            scales: by name.
+        """
+        name = "quick" if options.quick else options.scale
+        return cls(scales[name], name, options.data, options.folder or Path(f"runs/{benchmark}-{name}"))
+
+
+def bench_parser(document: str | None, scales: Collection[str]) -> argparse.ArgumentParser:
+    """The command line of a benchmark that trains, to which it adds what is its own."""
+    parser = argparse.ArgumentParser(description=(document or "").splitlines()[0])
+    parser.add_argument("--scale", choices=scales, default="small")
+    parser.add_argument("--quick", action="store_true", help="the same as --scale quick")
+    parser.add_argument("--data", default="torchvision:CIFAR10", help="address of CIFAR-10")
+    parser.add_argument("--folder", type=Path, help="where runs are kept; by default runs/BENCHMARK-SCALE")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the work, one thread each")
+    return parser
+
+
 @contextmanager
 def workers(jobs: int) -> Iterator[Callable[..., list[Any]]]:
     """Processes that share work, one thread each: called like `map`, for a list in the order of its items.
@@ -97,8 +146,6 @@ def cut(naive: float, mine: float) -> float:
 def conclude(name: str, claims: Sequence[Claim], figures: dict[str, Any], variant: str = "") -> int:
     """Keep the result, print a line a claim, and return the exit code: 1 where one falls short.
 
-    What a quick call finds is kept apart, as `-quick`, and never takes the place of a full result.
-
     Args:
         name: of the benchmark's module.
         claims: figures with their floors.
@@ -118,8 +165,7 @@ def conclude(name: str, claims: Sequence[Claim], figures: dict[str, Any], varian
         "figures": figures,
         "claims": [asdict(claim) | {"holds": claim.holds} for claim in claims],
     }
-    quick = "quick" if {"quick", "--quick"} & set(sys.argv) else ""
-    path = RESULTS / f"{'-'.join(filter(None, (name, variant, quick)))}.{machine()}.json"
+    path = RESULTS / f"{name}{variant and '-' + variant}.{machine()}.json"
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for claim in claims:
         print(claim)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.backbones import Start, Task, start
-from benchmarks.harness import Claim, begun, conclude, finished, spread, workers
+from benchmarks.harness import Bench, Claim, begun, bench_parser, conclude, finished, spread, workers
 from poise.attacks import PGD, Attack
 from poise.commands.finetune import finetune
 from poise.commands.fitting.fit import seconds
@@ -271,8 +271,8 @@ def strictly(cell: Cell, folder: Path, data: str) -> dict[str, Any]:
 def main() -> int:
     """Choose the rates, train and judge every seed, and say what came out."""
     options = _options()
-    name = "quick" if options.quick else options.scale
-    scale, folder = SCALES[name], options.folder or Path(f"runs/transfer-{name}")
+    bench = Bench.of(options, "transfer", SCALES)
+    scale, name, folder = bench.scale, bench.name, bench.folder
     backbones = options.backbones or list(scale.plans)
     with workers(options.jobs) as shared:
 
@@ -295,18 +295,13 @@ def main() -> int:
             if scale.plans[backbone].strict:
                 strict += each(strictly, _cells(name, backbone, scale.seeds[:1], rates[backbone]))
     figures = {"scale": asdict(scale), "data": options.data, "rates": rates, "strict": strict, "rows": rows}
-    return conclude("transfer", _claims(rows), figures, "long" if name == "long" else "")
+    return conclude("transfer", _claims(rows), figures, bench.variant)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--scale", choices=SCALES, default="small")
-    parser.add_argument("--quick", action="store_true", help="the same as --scale quick")
-    parser.add_argument("--data", default="torchvision:CIFAR10", help="address of CIFAR-10")
-    parser.add_argument("--folder", type=Path, help="where runs are kept; by default runs/transfer-SCALE")
+    parser = bench_parser(__doc__, SCALES)
     parser.add_argument("--backbones", nargs="+", choices=("cnn", "lite0", "vit"))
     parser.add_argument("--seeds", nargs="+", type=int)
-    parser.add_argument("--jobs", type=int, default=1, help="processes that share the work, one thread each")
     return parser.parse_args()
 
 

@@ -20,13 +20,13 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Claim, begun, conclude, cut, finished, shown, spread, workers
+from benchmarks.harness import Bench, Claim, begun, bench_parser, conclude, cut, finished, shown, spread, workers
 from poise.attacks import PGD
 from poise.commands.finetune import finetune
 from poise.commands.profile import profile
@@ -140,20 +140,12 @@ SCALES = {
 """`grid` of `small` keeps the cost down; PCT and PCAT, whose weights are of another size, get theirs from `_grid`."""
 
 
+_COMMON: Mapping[str, Any] = {"threat": THREAT, "trackers": ()}
+
+
 @dataclass(frozen=True)
-class Bench:
-    """One call of this script.
-
-    Args:
-        scale: how much is done.
-        data: address of CIFAR-10.
-        folder: where everything is kept.
-    """
-
-    scale: Scale
-    data: str
-    folder: Path
-    common: Mapping[str, Any] = field(default_factory=lambda: {"threat": THREAT, "trackers": ()})
+class Updates(Bench[Scale]):
+    """One call of this script."""
 
     def new(self, seed: int) -> Run:
         """The new network of every pair."""
@@ -187,7 +179,7 @@ class Bench:
             out=out,
             resume=begun(out),
             seed=seed,
-            **self.common,
+            **_COMMON,
         )
 
     def contender(self, name: str, place: Path, old: Run, new: Run, seed: int) -> Run:
@@ -240,7 +232,7 @@ class Bench:
             out=out,
             resume=begun(out),
             seed=seed,
-            **self.common,
+            **_COMMON,
         )
 
     def profile(self, run: Run, out: Path, seed: int = 0) -> Profile:
@@ -273,34 +265,22 @@ class Bench:
 def main() -> int:
     """Train what is not trained, judge what is not judged, and say what came out."""
     options = options_of(__doc__)
-    bench = bench_of(options)
+    bench = Updates.of(options, "updates", SCALES)
     seeds, pairs = options.seeds or bench.scale.seeds, options.pairs or PAIRS
     jobs = [(pair, seed) for seed in seeds for pair in pairs]
     with workers(options.jobs) as each:
         each(bench.new, seeds)  # before several pairs want it
         rows = each(bench.row, *zip(*jobs, strict=True))
-    return conclude(
-        "updates", _claims(rows), {"scale": asdict(bench.scale), "data": bench.data, "rows": rows} | _summary(rows)
-    )
+    figures = {"scale": asdict(bench.scale), "data": bench.data, "rows": rows} | _summary(rows)
+    return conclude("updates", _claims(rows), figures, bench.variant)
 
 
 def options_of(document: str | None) -> argparse.Namespace:
     """The command line of a benchmark that works in the folder of updates."""
-    parser = argparse.ArgumentParser(description=(document or "").splitlines()[0])
-    parser.add_argument("--scale", choices=SCALES, default="small")
-    parser.add_argument("--quick", action="store_true", help="the same as --scale quick")
-    parser.add_argument("--data", default="torchvision:CIFAR10", help="address of CIFAR-10")
-    parser.add_argument("--folder", type=Path, help="where runs are kept; by default runs/updates-SCALE")
+    parser = bench_parser(document, SCALES)
     parser.add_argument("--pairs", nargs="+", choices=PAIRS, help="of networks to update")
     parser.add_argument("--seeds", nargs="+", type=int)
-    parser.add_argument("--jobs", type=int, default=1, help="processes that share the work, one thread each")
     return parser.parse_args()
-
-
-def bench_of(options: argparse.Namespace) -> Bench:
-    """The bench that such a command line asks for."""
-    name = "quick" if options.quick else options.scale
-    return Bench(SCALES[name], options.data, options.folder or Path(f"runs/updates-{name}"))
 
 
 def _grid(objective: Objective, points: list[tuple[float, float]] | None) -> list[tuple[float, float]]:

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from poise.commands.comparing.images import images_of
 from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse
+from poise.evaluation import Adversarials
 from poise.evaluation.comparison import Comparison
 from poise.reporting.comparison.gallery import Picture
 
 
-@runtime_checkable
-class Kept(Protocol):
-    """Adversarial images that a profile kept, by row."""
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Which example each was made from."""
-
-    def images(self, rows: Iterable[int]) -> Float[Tensor, "m c h w"]:
-        """The images at these rows, in [0, 1]."""
-
-
 def pictures_of(
-    comparison: Comparison, data: str | None, count: int, adversarials: Kept | None = None
+    comparison: Comparison, data: str | None, count: int, adversarials: Adversarials | None = None
 ) -> tuple[Picture, ...]:
     """Pictures of the examples that lose most, as many as are asked for; none, with a remark, where they are not found.
 
@@ -55,7 +42,7 @@ def pictures_of(
     )
 
 
-def _adversarials(ids: Sequence[str], kept: Kept | None) -> dict[str, Any]:
+def _adversarials(ids: Sequence[str], kept: Adversarials | None) -> dict[str, Any]:
     """Adversarial images by id, of those examples that have one."""
     if kept is None:
         return {}

@@ -14,6 +14,7 @@ from poise.commands.rehearsal.estimate import rehearsed
 from poise.commands.run import fresh_path, recipe_of
 from poise.commands.telling.terminal import say, watching
 from poise.core.misuse import Misuse, suggestion
+from poise.core.processes import process_state
 from poise.core.run_folder import RunFolder
 from poise.core.threat import NORMS, Epsilon, Norm, Threat
 from poise.data import ImageSet, decoded
@@ -23,7 +24,6 @@ from poise.evaluation.certificates.certification import certify as proven
 from poise.evaluation.certificates.sampling import Sampling
 from poise.evaluation.soundness.certified import certified
 from poise.models import Classifier, Vote, save_model, smooth
-from poise.training import process_state
 
 _UNKNOWN = ("images on which the smoothed classifier is undecided, which are given up early: hence a range",)
 

@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 
 from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse, suggestion
+from poise.core.processes import process_state
 from poise.data import ImageSet, Splits, open_data
 from poise.models import Classifier, open_model
-from poise.training import process_state
 
 Split = Literal["train", "validation", "test"]
 

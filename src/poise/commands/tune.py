@@ -22,6 +22,7 @@ from poise.commands.searching.studies import Study, Trial, open_study
 from poise.commands.telling.terminal import say
 from poise.core.files import write_text
 from poise.core.misuse import Failure, Misuse
+from poise.core.processes import process_state
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
 from poise.data import ImageSet
@@ -29,7 +30,6 @@ from poise.evaluation import Examination, Suite, examine
 from poise.models import Classifier
 from poise.reporting.tried import best_of
 from poise.schedules import Schedule
-from poise.training import process_state
 
 _UNKNOWN = (
     "which trials will be stopped early, or tried again: all are counted whole",

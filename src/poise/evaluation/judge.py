@@ -13,7 +13,6 @@ from typing import get_args
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from jaxtyping import Int
 from torch import Tensor
@@ -26,6 +25,7 @@ from poise.core.losses import misclassified
 from poise.core.misuse import Misuse, suggestion
 from poise.core.modes import Precision
 from poise.core.norms import inside
+from poise.core.processes import process_state
 from poise.core.progress import Watch, unwatched
 from poise.core.streams import Stream, global_seed
 from poise.core.threat import Threat
@@ -119,7 +119,7 @@ def examine(
     if keep_adversarials and journal is None:
         raise Misuse("adversarial images are kept beside a profile; say by journal= where it will stand")
     header = _header(classifier, images, examination, model_address, split, images if whole is None else whole)
-    process = PartialState()
+    process = process_state()
     work = _Examining(classifier, images, examination, header)
     notes = None
     if journal:

@@ -8,7 +8,7 @@ from poise.training.adaptation import Adaptation, Remark, Setting, adaptation
 from poise.training.attaching import attach
 from poise.training.divergence import Diverged
 from poise.training.options import Training
-from poise.training.processes import agree, is_main, on_main, process_state
+from poise.training.processes import agree, is_main, on_main
 from poise.training.surroundings import check_surroundings
 from poise.training.task import Noted, Task, Validate, check_task
 from poise.training.tracking import check_trackers
@@ -38,6 +38,5 @@ __all__ = [
     "check_trackers",
     "is_main",
     "on_main",
-    "process_state",
     "train",
 ]

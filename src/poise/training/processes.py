@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from poise.core.misuse import Failure, Misuse
+from poise.core.processes import process_state
 
 Result = TypeVar("Result")
 
 _BUCKET = 2**23
 """Numbers that are summed in one message: 32 MiB of float32."""
-
-
-def process_state() -> PartialState:
-    """What accelerate knows of this process and the others that its launcher started.
-
-    Where there is no GPU they are processes on CPUs that talk through gloo, which accelerate has to be told.
-    """
-    return PartialState(cpu="LOCAL_RANK" in os.environ and not torch.accelerator.is_available())
 
 
 def is_main() -> bool:

@@ -13,10 +13,10 @@ from accelerate.utils import GradientAccumulationPlugin
 from torch import nn
 
 from poise.core.misuse import Misuse
+from poise.core.processes import process_state
 from poise.core.run_folder import RunFolder
 from poise.models import Classifier
 from poise.training.options import Training
-from poise.training.processes import process_state
 from poise.training.tracking import start_trackers
 
 _LEFT_BY_ACCELERATE = ("forward", "_original_forward", "_is_accelerate_prepared")

@@ -18,7 +18,7 @@ from poise.commands.recipe import recipe_text
 from poise.commands.rehearsal.passes import Pace, Passes
 from poise.commands.verbs import VERBS, function_of
 from poise.core.misuse import Misuse
-from poise.training import process_state
+from poise.core.processes import process_state
 
 _REHEARSING: ContextVar[bool] = ContextVar("rehearsing", default=False)
 

@@ -1,0 +1,21 @@
+"""The processes that share a piece of work, as a launcher started them."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+import torch
+from accelerate import PartialState
+
+_PATIENCE = timedelta(days=30)
+
+
+def process_state() -> PartialState:
+    """What accelerate knows of this process and the others that its launcher started.
+
+    Where there is no GPU they are processes on CPUs that talk through gloo, which accelerate has to be told. They wait
+    for one another as long as it takes: after hours of attacks on images of their own, one may well be ahead of another
+    by more than the half hour that PyTorch would allow it.
+    """
+    return PartialState(cpu="LOCAL_RANK" in os.environ and not torch.accelerator.is_available(), timeout=_PATIENCE)

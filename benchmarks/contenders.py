@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from poise.attacks.folding import folded
 from poise.attacks.suites import units
+from poise.core.folding import folded
 from poise.core.modes import frozen
 from poise.core.streams import Stream
 from poise.core.threat import Threat

@@ -11,12 +11,14 @@ from poise.attacks import APGD, FABT, Problem, Square, run_search
 from poise.attacks.answers import Asking, ask_model
 from poise.attacks.pgd_search import PGDSearch
 from poise.attacks.pool import Item, Pool
-from poise.attacks.room import on_cpu, within
+from poise.attacks.room import Room, on_cpu, within
 from poise.attacks.suites import passes, units
 from poise.core.misuse import Misuse
 from poise.core.norms import inside
 from poise.core.streams import Stream
+from poise.evaluation.clean import clean_pass
 from tests.linear import Linear, batch
+from tests.models_for_tests import linear_classifier, random_images
 
 STREAM = Stream.seeded(0)
 SEARCHES = [
@@ -240,6 +242,40 @@ def test_logits_come_in_pieces_that_fit():
     with pool.open():
         torch.testing.assert_close(pool.logits(DATA.images), cramped.inner(DATA.images))
     assert (cramped.refused, pool.at_once) == (3, 2)
+
+
+def test_memory_of_the_host_runs_out_in_words_alone_and_is_halved_likewise():
+    class Crowded(_Cramped):
+        def forward(self, images):
+            try:
+                return super().forward(images)
+            except torch.OutOfMemoryError:
+                raise RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory") from None
+
+    crowded = Crowded(_network())
+    pool = _pool(crowded, slots=16)
+    with pool.open():
+        assert torch.equal(pool.logits(DATA.images).argmax(1), crowded.inner(DATA.images).argmax(1))
+    assert pool.at_once == 2
+
+
+def test_slots_are_chosen_before_the_first_pass_over_all_images_and_halving_leaves_the_choice_open():
+    asked = []
+
+    class Recording(nn.Module):
+        def forward(self, images):
+            asked.append(len(images))
+            return images.flatten(1)[:, :3]
+
+    images = random_images(linear_classifier(3, (3, 224, 224)), 30)
+    pool = Pool(model=Recording(), fetch=lambda rows: None)
+    clean_pass(pool, images, 2)
+    assert (max(asked), pool.at_once) == (10, 10)
+    room = Room(None)
+    room.halve()
+    assert (room.slots, room.chosen) == (64, False)
+    room.choose(nn.Identity(), torch.rand(1, 3, 224, 224))
+    assert (room.slots, room.chosen) == (10, True)
 
 
 def test_the_number_of_slots_is_chosen():

@@ -154,6 +154,18 @@ def test_the_model_is_attacked_in_the_mode_asked_for(mode):
     assert model[2].num_batches_tracked == 0
 
 
+@pytest.mark.parametrize("attack", [PGD(steps=2, model_mode="train"), FGSM(model_mode="train")])
+def test_parts_that_rest_in_the_training_step_rest_under_attack_in_train_mode(attack):
+    model, data, modes = _layered().train(), batch(6, (3, 4, 4), 3), []
+    norm = model[2].eval()
+    norm.register_forward_hook(lambda module, *_: modes.append((module.training, model.training)))
+    attack.perturb(model, data, 0.1, "linf", STREAM)
+    assert set(modes) == {(False, True)}
+    attack.perturb(model.eval(), data, 0.1, "linf", STREAM)
+    assert modes[-1] == (True, True)
+    assert not any(module.training for module in model.modules())
+
+
 @pytest.mark.parametrize("attack", [PGD(steps=10, steps_follow=True), AutoPGD(steps=10, steps_follow=True)])
 def test_the_number_of_steps_follows_the_schedule_where_asked(attack):
     assert [attack.at(share).steps for share in (0.0, 0.01, 0.1, 0.3, 0.55, 1.0)] == [1, 1, 1, 3, 6, 10]

@@ -275,6 +275,17 @@ def test_a_guard_switches_within_other_wrappers():
     assert set(step.found) == {PGD(steps=2)}
 
 
+def test_a_guard_judges_the_network_as_it_is_wherever_weights_are_shifted():
+    found = []
+    for objective in (
+        Guarded(objective=AWP(objective=Adversarial(attack=FGSM()), gamma=0.5), judge=PGD(steps=3)),
+        AWP(objective=Guarded(objective=Adversarial(attack=FGSM()), judge=PGD(steps=3)), gamma=0.5),
+    ):
+        terms = objective.terms(_step(_network(), objective, epsilon=0.5, count=40))
+        found.append({name: float(terms[name].detach()) for name in ("own_attack", "judged", "loss")})
+    assert found[0] == pytest.approx(found[1])
+
+
 class _Unsmoothable(Objective):
     def terms(self, step):
         raise NotImplementedError

@@ -72,6 +72,23 @@ def test_adaptive_lowers_where_clean_accuracy_falls_too_far_below_its_best():
     assert shares == pytest.approx([0, 0, 0.1, 0.2, 0.1, 0.2, 0.3])  # 0.63 is less than 0.8 * 0.8
 
 
+def test_adaptive_does_not_raise_epsilon_while_robust_accuracy_breaks_down():
+    """Where the first attacked epochs stood at half and the rest collapses; where nothing was ever withstood."""
+    collapsing = [(0.8, 0.8), (0.8, 0.8), (0.8, 0.3), (0.8, 0.2), (0.8, 0.1), (0.8, 0.0), (0.8, 0.0), (0.8, 0.5)]
+    shares = _shares(Adaptive(stop=1.0, move=0.2), collapsing)
+    first = shares[2]
+    assert shares == pytest.approx([0, 0, first, first, first, first, first, 0])
+    hopeless = [(0.8, 0.8), (0.8, 0.8), *[(0.8, 0.0)] * 20]
+    assert max(_shares(Adaptive(move=0.1), hopeless)) <= 0.1
+
+
+def test_adaptive_that_went_down_again_arrives_at_zero_exactly():
+    falling = [(0.8, 0.8), *[(0.8, 0.7)] * 4, *[(0.1, 0.1)] * 6]
+    shares = _shares(Adaptive(stop=0.1, move=0.1), falling)
+    assert max(shares) > 0.25
+    assert shares[-1] == 0
+
+
 def test_adaptive_ends_below_the_target_where_the_network_cannot_take_it():
     heard = [(0.8, 0.8), (0.8, 0.8), *[(0.5, 0.4)] * 18]
     assert max(_shares(Adaptive(), heard)) == pytest.approx(1 / 14)

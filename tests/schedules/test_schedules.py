@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from poise.core.misuse import Misuse
 from poise.core.streams import Stream, example_keys
-from poise.schedules import Cosine, Fixed, Hinge, Linear, Moment, Random
+from poise.schedules import Automatic, Cosine, Fixed, Hinge, Linear, Moment, Random
 
 shares = st.floats(0, 1)
 moments = st.floats(0, 1, exclude_max=True)
@@ -56,6 +56,25 @@ def test_fixed_is_always_the_target():
 )
 def test_ramps_in_closed_form(schedule, expected):
     assert [_share(schedule, progress) for progress in (0, 0.25, 0.5, 0.75)] == pytest.approx(expected, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (Linear(), [0, 1 / 3, 2 / 3, 1]),
+        (Linear(first=0.4), [0.4, 0.6, 0.8, 1]),
+        (Hinge(start=0.25, stop=1.0), [0, 0, 0.5, 1]),
+        (Hinge(start=0.75, stop=0.8), [0, 0, 0, 1]),
+        (Hinge(start=0.8, stop=1.0), [0, 0, 0, 0]),
+        (Hinge(start=0.0, stop=0.5), [0, 0.5, 1, 1]),
+        (Cosine(start=0.25, stop=1.0), [0, 0, 0.5, 1]),
+        (Automatic(latest=0.25), [0, 0, 0.5, 1]),
+    ],
+)
+def test_a_ramp_that_begins_in_time_reaches_the_target_with_the_last_move(schedule, expected):
+    """Four epochs: the last begins at 0.75."""
+    found = [schedule.share(Moment(epoch / 4, epoch=epoch, last=0.75)) for epoch in range(4)]
+    assert found == pytest.approx(expected, abs=1e-12)
 
 
 @given(shares, shares, moments, moments)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from poise.schedules import Adaptive, Fixed, Hinge, Random
 from poise.training import Setting, adaptation
 
 TEN = Setting(classes=10, epochs=10, target=0.1)
@@ -67,6 +68,26 @@ def test_staying_at_chance_is_said_after_a_fifth_of_the_training():
     assert _kinds(rows[:2]) == ["at-chance"]
     assert _kinds(rows[:3], replace(TEN, epochs=20)) == []
     assert _kinds([*rows, {**rows[0], "epoch": 3, "validation/clean": 0.25}]) == []
+
+
+def test_a_network_that_stayed_at_chance_without_attacks_does_so_because_of_none():
+    ramped = adaptation(_rows([0.1] * 5, epsilon=[0.0, 0.0, 0.0, 0.05, 0.1]), TEN).remarks[0].text
+    assert "No attack is to blame" in ramped
+
+
+@pytest.mark.parametrize(
+    ("schedule", "gentler", "sooner"),
+    [
+        (Fixed(), "Begin without attacks (schedule hinge or automatic)", "Train longer, or aim at"),
+        (Hinge(), "Begin without attacks for longer (schedule.start)", "Reach the target earlier (schedule.stop)"),
+        (Adaptive(), "(schedule.margin)", "(schedule.stop, schedule.move)"),
+    ],
+)
+def test_advice_names_only_what_the_schedule_has(schedule, gentler, sooner):
+    setting = replace(TEN, schedule=schedule, standard=0.99)
+    remarks = {remark.kind: remark.text for remark in adaptation(_rows([0.8] * 10, [0.0] * 10), setting).remarks}
+    assert gentler in remarks["suboptimal-transfer"]
+    assert sooner in remarks["not-robust"]
 
 
 def test_what_to_try_at_chance_depends_on_whether_there_was_an_attack():
@@ -130,12 +151,12 @@ def test_a_task_learned_without_robustness_is_said_at_the_end():
 
 def test_a_schedule_that_did_not_arrive_is_said_at_the_end():
     rows = _rows([0.8] * 10, epsilon=[0.01 * epoch for epoch in range(10)])
-    assert _kinds(rows, replace(TEN, may_fall_short=True)) == ["short-of-target"]
+    assert _kinds(rows, replace(TEN, schedule=Adaptive())) == ["short-of-target"]
     assert "ended at epsilon 0.09, short of its target 0.1" in (
-        adaptation(rows, replace(TEN, may_fall_short=True)).remarks[0].text
+        adaptation(rows, replace(TEN, schedule=Adaptive())).remarks[0].text
     )
-    assert _kinds(rows) == []
-    assert _kinds(_rows([0.8] * 10), replace(TEN, may_fall_short=True)) == []
+    assert _kinds(rows, replace(TEN, schedule=Random())) == []
+    assert _kinds(_rows([0.8] * 10), replace(TEN, schedule=Adaptive())) == []
 
 
 def test_a_large_gap_to_standard_fine_tuning_is_suboptimal_transfer():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from poise.attacks import FGSM, PGD
+from poise.core.folding import Shadow
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
@@ -89,7 +91,7 @@ def test_a_schedule_may_move_every_step(tmp_path):
         _folder(tmp_path / "run"),
         trackers=(),
     )
-    assert _Recorder.seen == pytest.approx([0.1 * step / 8 for step in range(8)])
+    assert _Recorder.seen == pytest.approx([0.1 * step / 7 for step in range(8)])
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
@@ -248,6 +250,19 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path):
     assert (state["epoch"], state["batch"]) == (2, 0)
 
 
+def test_a_loss_that_is_no_number_is_noticed_within_a_long_epoch(tmp_path):
+    steps = []
+    with pytest.raises(Diverged, match="since batch 1 of epoch 1"):
+        task = _task(objective=_Poisoned(), schedule=Fixed(), options=Training(epochs=1, batch_size=1))
+        train(
+            replace(task, images=random_images(small_network(seed=9).eval(), 80)),
+            _folder(tmp_path / "run"),
+            trackers=(),
+            watch=lambda share, _: steps.append(share),
+        )
+    assert len(steps) == 49
+
+
 def test_validation_is_called_once_an_epoch_and_kept(tmp_path):
     folder, calls = _folder(tmp_path / "run"), []
 
@@ -307,6 +322,63 @@ def test_a_state_that_is_no_number_never_replaces_a_good_checkpoint(tmp_path):
         train(_task(objective=Standard(), options=options), folder, trackers=())
     for kept in folder.checkpoints.glob("*/model.safetensors"):
         assert all(tensor.isfinite().all() for tensor in load_file(kept).values())
+
+
+class _Ruining(Standard):
+    """Ordinary training that leaves a statistic of the network without a value."""
+
+    def advance(self, model, state, terms):
+        next(buffer for name, buffer in model.named_buffers() if "running_var" in name).fill_(torch.inf)
+        return state
+
+
+def test_statistics_that_are_no_numbers_are_no_good_state_either(tmp_path):
+    folder = _folder(tmp_path / "run")
+    with pytest.raises(Diverged):
+        train(_task(objective=_Ruining()), folder, trackers=())
+    assert not list(folder.checkpoints.glob("*/model.safetensors"))
+
+
+class _Mode(PGD):
+    """Tells of the batch norms of what it attacks."""
+
+    seen: ClassVar[list[list[str]]] = []
+
+    def perturb(self, model, *given, **named):
+        self.seen.append([type(module).__name__ for module in model.modules()])
+        return super().perturb(model, *given, **named)
+
+
+@pytest.mark.parametrize(("options", "folded"), [({}, True), ({"precision": "bf16"}, True), ({"compile": True}, False)])
+def test_attacks_follow_a_network_whose_batch_norms_are_folded(tmp_path, monkeypatch, options, folded):
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)
+    _Mode.seen.clear()
+    options = Training(epochs=1, batch_size=16, **options)
+    task = _task(objective=Adversarial(attack=_Mode(steps=1)), schedule=Fixed(), options=options)
+    train(task, _folder(tmp_path / "run"), trackers=())
+    assert [("BatchNorm2d" not in kinds) for kinds in _Mode.seen] == [folded] * 4
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in task.classifier.modules())
+
+
+def test_attacking_a_folded_copy_changes_weights_by_rounding_alone(tmp_path, monkeypatch):
+    """In float64; a shadow that stood still, or followed wrongly, would end elsewhere."""
+    found = []
+    for name in ("folded", "plain"):
+        task = _task(schedule=Fixed(), objective=Adversarial(attack=PGD(steps=3, step_size=0.3)))
+        task.classifier.double()
+        train(task, _folder(tmp_path / name), trackers=())
+        found.append(_weights(task))
+        monkeypatch.setattr("poise.training.trainer.Shadow.of", lambda *_: None)
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], rtol=1e-6, atol=1e-9)
+
+
+def test_the_network_itself_is_attacked_where_its_copy_says_something_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(Shadow, "of", lambda model, *_: Shadow(model, model, [], "fp32"))
+    monkeypatch.setattr(Shadow, "agrees", lambda *_: False)
+    told = []
+    train(_task(schedule=Fixed()), _folder(tmp_path / "run"), trackers=(), tell=told.append)
+    assert told == ["attacks follow the network itself from here on: its faster copy says something else"]
 
 
 def test_an_empty_training_set_is_refused(tmp_path):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from poise.attacks.search import Answer, Problem, Search
 from poise.core.losses import misclassified
-from poise.core.modes import Precision, precision
+from poise.core.modes import Precision, exact, precision
 from poise.core.norms import inside
 
 
@@ -81,6 +81,19 @@ def mean_prediction(passes: list[Float[Tensor, "n classes"]]) -> Float[Tensor, "
 
 
 @torch.no_grad()
+def decided(model: nn.Module, images: Float[Tensor, "n *shape"], passes: int = 1) -> Float[Tensor, "n classes"]:
+    """What a model says of images where it counts: in full precision, and over several passes in the mean.
+
+    Args:
+        model: the plain model, in eval mode.
+        images: values in [0, 1].
+        passes: forward passes to average.
+    """
+    with exact(images.device):
+        return mean_prediction([model(images) for _ in range(passes)])
+
+
+@torch.no_grad()
 def adversarial(
     search: Search, model: nn.Module, problem: Problem, points: Float[Tensor, "n *shape"], passes: int = 1
 ) -> Bool[Tensor, " n"]:
@@ -95,5 +108,5 @@ def adversarial(
         points: what to judge.
         passes: forward passes to average.
     """
-    logits = mean_prediction([model(points) for _ in range(passes)])
+    logits = decided(model, points, passes)
     return misclassified(logits, problem.labels) & inside(points, problem.images, problem.radius, search.norm)

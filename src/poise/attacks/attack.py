@@ -31,7 +31,8 @@ class Attack(ABC):
 
     Args:
         model_mode: state of the model while attacked: "eval" (default) or "train", where batch statistics are
-            those of the attacked batch and running averages are nevertheless left alone.
+            those of the attacked batch and running averages are nevertheless left alone; parts that rest in a training
+            step, such as frozen batch norms, rest here too.
     """
 
     model_mode: Literal["eval", "train"] = "eval"

@@ -14,6 +14,7 @@ from poise.attacks.attack import Attack, Loss, followed, idle, radii
 from poise.attacks.pgd import attackable
 from poise.attacks.rows import choose
 from poise.attacks.search import Answer, Problem, State
+from poise.attacks.slopes import differentiated
 from poise.core.batch import Batch
 from poise.core.losses import cross_entropy
 from poise.core.misuse import Misuse
@@ -93,6 +94,7 @@ def _answer(model: nn.Module, points: Tensor, labels: Tensor, loss: Loss, *, slo
     with torch.set_grad_enabled(sloped):
         leaf = points.detach().requires_grad_(sloped)
         logits = model(leaf).to(leaf.dtype)
-        found = loss(logits, labels)
-        gradient = torch.autograd.grad(found.sum(), leaf)[0] if sloped else None
-    return Answer(logits.detach(), found.detach(), gradient)
+    if not sloped:
+        return Answer(logits, loss(logits, labels), None)
+    found, gradient = differentiated(lambda seen: loss(seen, labels), logits, leaf)
+    return Answer(logits.detach(), found, gradient)

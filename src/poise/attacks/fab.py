@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from poise.attacks.hyperplane import moves_onto_hyperplane
 from poise.attacks.rows import choose
-from poise.attacks.search import Answer, Problem, Search, State, slope
+from poise.attacks.search import Answer, Problem, Search, State
+from poise.attacks.slopes import differentiated
 from poise.core.losses import margin, misclassified, target_lead
 from poise.core.misuse import Misuse
 from poise.core.norms import length, per_example
@@ -122,11 +124,13 @@ class FAB(Search):
         lead, gradient = torch.zeros_like(problem.radius), torch.zeros_like(points)
         nearest = torch.full_like(problem.radius, torch.inf)
         for ahead in range(1, classes):
-            loss = target_lead(logits, problem.labels, (problem.labels + ahead) % classes)
-            way = slope(loss, points, again=ahead + 1 < classes)
-            away = loss.detach().abs() / (_TINIEST + length(way, _DUAL[self.norm]))
+            rivals = (problem.labels + ahead) % classes
+            loss, way = differentiated(
+                partial(target_lead, labels=problem.labels, targets=rivals), logits, points, again=ahead + 1 < classes
+            )
+            away = loss.abs() / (_TINIEST + length(way, _DUAL[self.norm]))
             nearer = away < nearest
-            nearest, lead = torch.where(nearer, away, nearest), torch.where(nearer, loss.detach(), lead)
+            nearest, lead = torch.where(nearer, away, nearest), torch.where(nearer, loss, lead)
             gradient = choose(nearer, way, gradient)
         return lead, gradient
 
@@ -180,5 +184,4 @@ class FABT(FAB):
         self, problem: Problem, logits: Float[Tensor, "n classes"], points: Float[Tensor, "n *shape"]
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n *shape"]]:
         """See `Search.differentiate`."""
-        loss = self.loss(problem, logits)
-        return loss, slope(loss, points)
+        return differentiated(partial(self.loss, problem), logits, points)

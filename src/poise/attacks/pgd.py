@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from poise.attacks.attack import Attack, Loss, followed, idle, radii
+from poise.attacks.slopes import differentiated
 from poise.core.batch import Batch
 from poise.core.losses import cross_entropy
 from poise.core.misuse import Misuse
@@ -115,8 +116,8 @@ def image_gradient(
     """The gradient of each example's loss by its own image; parameters' `.grad` are not touched."""
     with torch.enable_grad():
         leaf = images.detach().requires_grad_()
-        total = loss(model(leaf).to(leaf.dtype), labels).sum()
-        return torch.autograd.grad(total, leaf)[0]
+        logits = model(leaf).to(leaf.dtype)
+    return differentiated(lambda found: loss(found, labels), logits, leaf)[1]
 
 
 def sparse_direction(
@@ -139,9 +140,13 @@ def sparse_direction(
 
 @contextmanager
 def attackable(model: nn.Module, training: bool) -> Iterator[None]:
-    """The model in the mode asked for, without weight gradients, and with its buffers put back afterwards."""
+    """The model in the mode asked for, without weight gradients, and with its buffers put back afterwards.
+
+    A model that trains is attacked "in train mode" as it is, with those of its parts in eval mode that rest.
+    """
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()} if training else {}
-    with evaluating(model, training=training), frozen(model):
+    mode = nullcontext() if training and model.training else evaluating(model, training=training)
+    with mode, frozen(model):
         try:
             yield
         finally:

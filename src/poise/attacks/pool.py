@@ -17,15 +17,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from poise.attacks.answers import Asking, adversarial, ask_model, mean_prediction
+from poise.attacks.answers import Asking, adversarial, ask_model, decided
 from poise.attacks.crew import Crew, Item, Outcome
 from poise.attacks.room import Room
 from poise.attacks.search import Problem, Search
 from poise.attacks.stand_in import StandIns
 from poise.core.batch import Batch, sent
 from poise.core.losses import misclassified
+from poise.core.memory import out_of_memory
 from poise.core.misuse import Misuse
-from poise.core.modes import Precision, evaluating, frozen
+from poise.core.modes import Precision, evaluating, frozen, precision
 from poise.core.norms import inside
 
 __all__ = ["Fetch", "Item", "Outcome", "Pool"]
@@ -46,7 +47,7 @@ class Pool:
         slots: items in work at a time, at least 1; None chooses (`room`). More fill a device better; results do not
             depend on it, but for rounding (in float64 not at all in practice).
         proposing: precision of the forward passes that propose; a proposal counts once the plain model confirms it.
-        fold: propose with a copy whose convolutions have taken over the batch norms behind them (`folding`).
+        fold: propose with a copy whose convolutions have taken over the batch norms behind them (`core.folding`).
         compile: propose with the compiled model, on batches filled up to a few fixed sizes (`stand_in`).
         look_every: steps between two looks at which items have ended. A look waits for the device.
         passes: forward passes whose answers are averaged, for models whose output is random (EOT); a proposal of such
@@ -90,8 +91,11 @@ class Pool:
 
     @contextmanager
     def open(self) -> Iterator[Pool]:
-        """The model in eval mode with frozen weights for as long as the block runs; afterwards as it was."""
-        with torch.no_grad(), evaluating(self.model), frozen(self.model):
+        """The model in eval mode with frozen weights for as long as the block runs; afterwards as it was.
+
+        A caller's autocast is off meanwhile.
+        """
+        with torch.no_grad(), precision("fp32", self.device), evaluating(self.model), frozen(self.model):
             try:
                 yield self
             finally:
@@ -125,8 +129,8 @@ class Pool:
             try:
                 crew = self._manned(search, waiting, crew)
                 ended, crew = self._relieved(search, self._advanced(search, crew, through))
-            except torch.OutOfMemoryError:
-                if not self._room.halve():
+            except RuntimeError as error:
+                if not (out_of_memory(error) and self._room.halve()):
                     raise
                 continue
             if ended:
@@ -134,7 +138,8 @@ class Pool:
 
     def _manned(self, search: Search, waiting: deque[Item], crew: Crew | None) -> Crew:
         """The crew with every free slot taken by the next waiting item, where the rhythm lets items begin."""
-        self._measure(waiting)
+        if waiting:
+            self.measure(self.fetch(torch.tensor([waiting[0].row])).images)
         free = self._room.slots - (len(crew) if crew else 0)
         if crew is not None and (crew.beat % len(search.rhythm) or not waiting or free < 1):
             return crew
@@ -146,9 +151,10 @@ class Pool:
             waiting.popleft()
         return manned
 
-    def _measure(self, waiting: deque[Item]) -> None:
-        if waiting and not self._room.chosen:
-            self._room.choose(self.model, self.fetch(torch.tensor([waiting[0].row])).images)
+    def measure(self, image: Float[Tensor, "1 *shape"]) -> None:
+        """Choose the number of slots for images like this one, where that is left to the pool. Call within `open`."""
+        if not self._room.chosen:
+            self._room.choose(self.model, image)
 
     def _problem(self, items: list[Item]) -> Problem:
         batch = self.fetch(torch.tensor([item.row for item in items]))
@@ -222,8 +228,8 @@ class Pool:
             at = sum(map(len, parts))
             some = images[at : at + self._room.slots]
             try:
-                parts.append(mean_prediction([self.model(some) for _ in range(self.passes)]))
-            except torch.OutOfMemoryError:
-                if not self._room.halve():
+                parts.append(decided(self.model, some, self.passes))
+            except RuntimeError as error:
+                if not (out_of_memory(error) and self._room.halve()):
                     raise
         return torch.cat(parts)

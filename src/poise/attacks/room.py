@@ -14,6 +14,9 @@ _SHARE = 0.8
 _STATE_IMAGES = 24
 """Image-sized tensors that a slot holds at most while a search moves: its state, twice, and what a projection needs."""
 
+_PLAN_BYTES = 2**18
+"""What Square's plan of 5,000 changes takes for a slot, twice while slots move."""
+
 _FEW, _MORE = 2, 8
 
 
@@ -22,15 +25,15 @@ class Room:
 
     On a CPU 128, where passes over small images cost least per image, and fewer for images of more than 64x64 pixels
     in three channels, in inverse proportion, but at least 8. On CUDA the largest power of two, up to 2,048, at which
-    slots * (pass + 24 images) stays within 80% of the free memory; `pass` is what a forward and backward pass takes for
-    each further image, measured with 2 and with 8.
+    slots * (pass + 24 images + plan) stays within 80% of the free memory; `pass` is what a forward and backward pass
+    takes for each further image, measured with 2 and with 8, `plan` what Square draws for an image.
 
     Args:
         slots: the number, or None to choose it.
     """
 
     def __init__(self, slots: int | None) -> None:
-        self._slots = slots
+        self._slots, self._chosen = slots, slots is not None
 
     @property
     def slots(self) -> int:
@@ -40,7 +43,7 @@ class Room:
     @property
     def chosen(self) -> bool:
         """Whether the number is known."""
-        return self._slots is not None
+        return self._chosen
 
     def choose(self, model: nn.Module, image: Float[Tensor, "1 *shape"]) -> None:
         """Choose the number for a model and images like this one.
@@ -49,7 +52,8 @@ class Room:
             model: frozen and in eval mode, on the image's device.
             image: one of the examples.
         """
-        self._slots = _on_cuda(model, image) if image.device.type == "cuda" else on_cpu(image[0].numel())
+        found = _on_cuda(model, image) if image.device.type == "cuda" else on_cpu(image[0].numel())
+        self._slots, self._chosen = min(found, self._slots or found), True
 
     def halve(self) -> bool:
         """Make do with half; False where one item is all there is."""
@@ -77,7 +81,8 @@ def _on_cuda(model: nn.Module, image: Tensor) -> int:
         few, more = (_peak(model, image.expand(count, *image.shape[1:])) for count in (_FEW, _MORE))
     except torch.OutOfMemoryError:
         return 1
-    each = max(more - few, 0) // (_MORE - _FEW) + _STATE_IMAGES * image.numel() * image.element_size()
+    state = _STATE_IMAGES * image.numel() * image.element_size() + _PLAN_BYTES
+    each = max(more - few, 0) // (_MORE - _FEW) + state
     free, _ = torch.cuda.mem_get_info(image.device)
     unused = torch.cuda.memory_reserved(image.device) - torch.cuda.memory_allocated(image.device)
     return within(free + unused, each)

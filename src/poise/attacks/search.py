@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
+from functools import partial
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from poise.attacks.slopes import differentiated
 from poise.core.streams import Stream
 from poise.core.threat import Norm
 
@@ -134,24 +135,8 @@ class Search(ABC):
         self, problem: Problem, logits: Float[Tensor, "n classes"], points: Float[Tensor, "n *shape"]
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n *shape"]]:
         """The loss and its gradient, for logits that were computed from points which require a gradient."""
-        loss = self.loss(problem, logits)
-        return loss, slope(loss, points)
+        return differentiated(partial(self.loss, problem), logits, points)
 
     @abstractmethod
     def tell(self, problem: Problem, state: State, points: Float[Tensor, "n *shape"], answer: Answer) -> State:
         """The state after the answer at the points asked for; a slot that is done stays so."""
-
-
-def slope(
-    loss: Float[Tensor, " n"], points: Float[Tensor, "n *shape"], *, again: bool = False
-) -> Float[Tensor, "n *shape"]:
-    """The gradient of each row's loss by its point; zero where the loss does not depend on it at all.
-
-    Args:
-        loss: one number a row.
-        points: what it was computed from; they require a gradient.
-        again: whether the same pass will be differentiated once more.
-    """
-    if not loss.requires_grad:
-        return torch.zeros_like(points)
-    return torch.autograd.grad(loss.sum(), points, retain_graph=again, allow_unused=True, materialize_grads=True)[0]

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from poise.attacks.folding import folded
 from poise.attacks.room import Room
+from poise.core.folding import folded
 
 _SHRINKING = 4
 

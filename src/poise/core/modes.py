@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -75,9 +75,25 @@ def threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def precision(kind: Precision, device: torch.device) -> Iterator[None]:
-    """Forward passes in the given precision; weights stay as they are and `fp32` changes nothing."""
-    if kind == "fp32":
+    """Forward passes in the given precision, whatever autocast the caller is in; weights stay as they are."""
+    with torch.autocast(device.type, dtype=_DTYPES.get(kind), enabled=kind in _DTYPES):
         yield
-        return
-    with torch.autocast(device.type, dtype=_DTYPES[kind]):
-        yield
+
+
+@contextmanager
+def exact(device: torch.device) -> Iterator[None]:
+    """Forward passes in the precision that the weights have, whatever the caller allows: neither autocast nor TF32.
+
+    On NVIDIA GPUs since Ampere, PyTorch lets convolutions round their inputs to ten bits unless it is told not to.
+    """
+    backends: Any = torch.backends
+    places = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
+    kept = [place.fp32_precision for place in places]
+    with torch.autocast(device.type, enabled=False):
+        for place in places:
+            place.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            for place, found in zip(places, kept, strict=True):
+                place.fp32_precision = found

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from poise.attacks.pool import Pool
+from poise.core.batch import sent
 from poise.core.losses import margin, misclassified
 from poise.data import ImageSet, batches
 
@@ -43,6 +44,8 @@ def clean_pass(pool: Pool, images: ImageSet, targets: int) -> Clean:
     right, rivals = np.empty(count, dtype=bool), np.empty((count, targets), dtype=np.int32)
     done = 0
     with pool.open():
+        if count:
+            pool.measure(sent(images.images(torch.zeros(1, dtype=torch.int64)), pool.device))
         for batch in batches(images, batch_size=pool.at_once, device=pool.device):
             logits = pool.logits(batch.images).double()
             rows = slice(done, done + len(batch))

@@ -43,6 +43,6 @@ def attacked(attack: Attack, step: Step, loss: Loss = cross_entropy) -> Float[Te
     """
     known = step.found if step.found is not None else {}
     if attack not in known:
-        now = attack.at(step.share)
-        known[attack] = now.perturb(step.model, step.batch, step.epsilon, step.norm, step.stream, loss)
+        now, target = attack.at(step.share), step.target(attack)
+        known[attack] = now.perturb(target, step.batch, step.epsilon, step.norm, step.stream, loss)
     return known[attack]

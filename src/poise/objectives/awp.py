@@ -26,7 +26,8 @@ class AWP(Wrapper):
     official code only weights with two dimensions or more are shifted, and one step is taken, with gradients at the
     network's own precision. At epsilon 0 nothing is shifted, so a schedule's clean phase is ordinary training.
 
-    A step costs one more full gradient. Where memory cuts a batch into pieces, each has a shift of its own.
+    A step costs one more full gradient. Where processes share a batch or memory cuts it, each part has a shift of its
+    own, so that the steps are not quite those that one process takes at once.
 
     Args:
         objective: what a step minimises.
@@ -50,14 +51,14 @@ class AWP(Wrapper):
             name: value + self._shift(value.detach(), slope)
             for (name, value), slope in zip(_shiftable(step.model).items(), slopes, strict=True)
         }
-        return super().terms(replace(step, model=_With(step.model, weights)))
+        return super().terms(replace(step, model=_With(step.model, weights), unshifted=step.network))
 
     def _slopes(self, step: Step) -> tuple[Tensor, ...]:
         """The gradient of the inner loss at the weights as they are; batch statistics move in copies only."""
         network = step.model
         buffers = {name: value.clone() for name, value in network.named_buffers()}
         with torch.enable_grad():
-            loss = super().terms(replace(step, model=_With(network, buffers)))["loss"]
+            loss = super().terms(replace(step, model=_With(network, buffers), unshifted=step.network))["loss"]
         weights = tuple(_shiftable(network).values())
         return torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
 

@@ -102,7 +102,7 @@ class Guarded(Wrapper):
 
     def _accuracies(self, step: Step) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Accuracy on the images of the objective's attack, which the step has found, and on the judge's."""
-        network = step.model
+        network = step.network
         own: Attack = innermost(self.objective).attack  # type: ignore[attr-defined]
         images = [attacked(attack, replace(step, share=1.0)) for attack in (own, self.judge)]
         with torch.no_grad(), attackable(network, training=False):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from poise.attacks import Attack
 from poise.core.batch import Batch
+from poise.core.folding import Shadow
 from poise.core.losses import Logits, PerExample, cross_entropy
 from poise.core.streams import Stream
 from poise.core.threat import Norm
@@ -38,6 +39,8 @@ class Step:
         share: the budget as a share of the target; 1 where examples have budgets of their own.
         smoothing: of the labels, in the loss that trains the weights; attacks raise the plain loss.
         found: where given, images that attacks found in this step, for objectives that look at them more than once.
+        shadow: where given, what attacks follow in place of the network in eval mode, as it is faster.
+        unshifted: the network with the weights that it has, where `model` computes with others.
     """
 
     model: nn.Module
@@ -50,6 +53,17 @@ class Step:
     share: float = 1.0
     smoothing: float = 0.0
     found: dict[Attack, Tensor] | None = None
+    shadow: Shadow | None = None
+    unshifted: nn.Module | None = None
+
+    @property
+    def network(self) -> nn.Module:
+        """The network with the weights that it has."""
+        return self.model if self.unshifted is None else self.unshifted
+
+    def target(self, attack: Attack) -> nn.Module:
+        """What an attack follows: the network, or a faster copy that computes the same."""
+        return self.network if self.shadow is None or attack.model_mode == "train" else self.shadow.now()
 
     def cross_entropy(self, logits: Logits) -> PerExample:
         """Cross-entropy of each example against its label, smoothed where that is asked for."""

@@ -25,6 +25,8 @@ class Automatic(Schedule):
     """
 
     hears: ClassVar[tuple[str, ...]] = ("clean",)
+    gentler: ClassVar[str] = "wait longer before the ramp (schedule.patience)"
+    sooner: ClassVar[str] = "begin the ramp earlier (schedule.patience, schedule.latest)"
 
     patience: int = 5
     tolerance: float = 0.02
@@ -42,7 +44,7 @@ class Automatic(Schedule):
     def share(self, moment: Moment) -> float:
         """See `Schedule.share`."""
         found = moment.memory.get("start")
-        return ramp(moment.progress, self.latest if found is None else min(found, self.latest), 1.0)
+        return ramp(moment, self.latest if found is None else min(found, self.latest), 1.0)
 
     def begin(self) -> Memory:
         """No accuracy yet, and no start."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from poise.schedules.schedule import Moment, Schedule, check_ramp, ramp
 
@@ -20,6 +21,9 @@ class Cosine(Schedule):
         every: whether epsilon moves every "epoch" or every "step".
     """
 
+    gentler: ClassVar[str] = "begin without attacks for longer (schedule.start)"
+    sooner: ClassVar[str] = "reach the target earlier (schedule.stop)"
+
     start: float = 0.25
     stop: float = 0.75
 
@@ -29,4 +33,4 @@ class Cosine(Schedule):
 
     def share(self, moment: Moment) -> float:
         """See `Schedule.share`."""
-        return 0.5 * (1 - math.cos(math.pi * ramp(moment.progress, self.start, self.stop)))
+        return 0.5 * (1 - math.cos(math.pi * ramp(moment, self.start, self.stop)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from poise.core.misuse import Misuse
 from poise.schedules.schedule import Moment, Schedule, ramp
@@ -21,6 +22,8 @@ class Linear(Schedule):
         every: whether epsilon moves every "epoch" or every "step".
     """
 
+    sooner: ClassVar[str] = "reach the target earlier (schedule.stop)"
+
     first: float = 0.0
     stop: float = 1.0
 
@@ -33,4 +36,4 @@ class Linear(Schedule):
 
     def share(self, moment: Moment) -> float:
         """See `Schedule.share`."""
-        return min(1.0, self.first + (1 - self.first) * ramp(moment.progress, 0.0, self.stop))
+        return min(1.0, self.first + (1 - self.first) * ramp(moment, 0.0, self.stop))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,9 @@ class Random(Schedule):
         per_example: draw one budget for each example instead of one for all.
         every: whether budgets are drawn anew every "epoch" or every "step".
     """
+
+    sooner: ClassVar[str] = "draw larger budgets (schedule.low)"
+    farther: ClassVar[str] = ""
 
     low: float = 0.0
     high: float = 1.0

@@ -36,6 +36,7 @@ class Moment:
         ids: integer keys of the examples at hand.
         stream: randomness of the training.
         memory: what the schedule remembers.
+        last: `progress` of the last move that the training has room for: the start of its last epoch or step.
     """
 
     progress: float
@@ -44,6 +45,7 @@ class Moment:
     ids: Int[Tensor, " n"] = field(default_factory=lambda: torch.zeros(1, dtype=torch.int64))
     stream: Stream = field(default_factory=lambda: Stream(0))
     memory: Memory = field(default_factory=dict)
+    last: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +63,14 @@ class Schedule(ABC):
     hears: ClassVar[tuple[str, ...]] = ()
     """Names of the validation figures that `heard` needs; with none the schedule trains without validation too."""
 
-    may_fall_short: ClassVar[bool] = False
-    """Whether the schedule may decide to end below the target."""
+    gentler: ClassVar[str] = "begin without attacks (schedule hinge or automatic)"
+    """How a person may spare the network at first."""
+
+    sooner: ClassVar[str] = ""
+    """How a person may have it reach its target earlier; empty where there is no way."""
+
+    farther: ClassVar[str] = "train for more epochs, or let epsilon move at every step (schedule.every step)"
+    """How a person may have it reach its target where it ended below; empty where it aims at none."""
 
     every: Every = "epoch"
 
@@ -94,8 +102,14 @@ class Schedule(ABC):
         return moment.memory
 
 
-def ramp(progress: float, start: float, stop: float) -> float:
-    """How much of the way from start to stop is done: 0 before start, 1 from stop on, a straight line between."""
+def ramp(moment: Moment, start: float, stop: float) -> float:
+    """How much of the way from start to stop is done: 0 before start, 1 from stop on, a straight line between.
+
+    A ramp that begins in time ends with the last move at the latest, so that a training sees its target: one that stops
+    at 1 while epsilon moves every epoch would end an epoch's share below it.
+    """
+    progress = moment.progress
+    stop = min(stop, moment.last) if start <= moment.last else stop
     if progress >= stop:
         return 1.0
     return 0.0 if progress < start else (progress - start) / (stop - start)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from poise.schedules import Fixed, Schedule
+
 Row = Mapping[str, float]
 """One epoch's figures, as a run's history holds them; "validation/clean" and "epsilon" are the ones looked at most."""
 
@@ -21,7 +23,7 @@ class Setting:
         epochs: planned length of the training.
         target: the target epsilon.
         robust: whether the objective looks at attacked images at all.
-        may_fall_short: whether the schedule may end below the target by its own decision.
+        schedule: of epsilon.
         standard: final clean validation accuracy of standard fine-tuning; None where no such run is named.
     """
 
@@ -29,7 +31,7 @@ class Setting:
     epochs: int
     target: float
     robust: bool = True
-    may_fall_short: bool = False
+    schedule: Schedule = Fixed()
     standard: float | None = None
 
     @property
@@ -107,19 +109,19 @@ def adaptation(history: Sequence[Row], setting: Setting) -> Adaptation:
 
 def stays_at_chance(rows: Sequence[Row], setting: Setting) -> Remark | None:
     """The task has not been taken up after a fifth of the training, two epochs at least."""
-    done = len(rows)
-    if done < max(2, setting.epochs / 5) or any(row[_CLEAN] > setting.threshold for row in rows):
+    done, enough = len(rows), max(2, setting.epochs / 5)
+    if done < enough or any(row[_CLEAN] > setting.threshold for row in rows):
         return None
     told = (
         f"after {done} of {setting.epochs} epochs clean validation accuracy is {_percent(rows[-1][_CLEAN])}, "
         f"no better than {_percent(setting.threshold)}: the network does not take up the task"
     )
-    if not setting.robust or max(row["epsilon"] for row in rows) == 0:
+    if not setting.robust or sum(row["epsilon"] == 0 for row in rows) >= enough:
         advice = "no attack is to blame; try another learning rate, check the labels, or train more of the network"
     else:
         advice = (
-            f"at an epsilon of up to {_number(max(row['epsilon'] for row in rows))} this is common; begin without "
-            "attacks (schedule hinge or automatic), or try a smaller epsilon or another learning rate"
+            f"at an epsilon of up to {_number(max(row['epsilon'] for row in rows))} this is common; "
+            f"{setting.schedule.gentler}, or try a smaller epsilon or another learning rate"
         )
     return Remark("at-chance", f"{told}. {advice[0].upper()}{advice[1:]}")
 
@@ -189,21 +191,20 @@ def withstands_nothing(rows: Sequence[Row], setting: Setting) -> Remark | None:
     return Remark(
         "not-robust",
         f"clean validation accuracy is {_percent(last[_CLEAN])} and robust accuracy at epsilon "
-        f"{_number(setting.target)} {_percent(last[_ROBUST])}: the task is learned, robustness is not. Reach the "
-        "target earlier (schedule.stop), train longer, or aim at a smaller epsilon",
+        f"{_number(setting.target)} {_percent(last[_ROBUST])}: the task is learned, robustness is not. "
+        f"{_advice(setting.schedule.sooner, 'train longer', 'aim at a smaller epsilon')}",
     )
 
 
 def falls_short_of_the_target(rows: Sequence[Row], setting: Setting) -> Remark | None:
     """The schedule did not raise epsilon to the target by the last epoch."""
-    reached = rows[-1]["epsilon"]
-    if not (setting.may_fall_short and _ended(rows, setting)) or reached >= (1 - 1e-9) * setting.target:
+    reached, aims = rows[-1]["epsilon"], setting.robust and setting.schedule.farther
+    if not (aims and _ended(rows, setting)) or reached >= (1 - 1e-9) * setting.target:
         return None
     return Remark(
         "short-of-target",
-        f"the training ended at epsilon {_number(reached)}, short of its target {_number(setting.target)}: the "
-        "network could not take more in time. Train longer, allow a larger loss of clean accuracy (schedule.margin) or "
-        "larger moves (schedule.move)",
+        f"the training ended at epsilon {_number(reached)}, short of its target {_number(setting.target)}. "
+        f"{_advice(setting.schedule.farther)}",
     )
 
 
@@ -215,7 +216,7 @@ def transfers_poorly(rows: Sequence[Row], setting: Setting) -> Remark | None:
         "suboptimal-transfer",
         f"clean validation accuracy is {_percent(rows[-1][_CLEAN])}, {100 * (setting.standard - rows[-1][_CLEAN]):.1f} "
         f"points below the {_percent(setting.standard)} of standard fine-tuning: robustness costs much of the "
-        "transfer. Begin without attacks for longer (schedule.start), train longer, or aim at a smaller epsilon",
+        f"transfer. {_advice(setting.schedule.gentler, 'train longer', 'aim at a smaller epsilon')}",
     )
 
 
@@ -232,6 +233,13 @@ _RULES = (
 
 def _ended(rows: Sequence[Row], setting: Setting) -> bool:
     return int(rows[-1]["epoch"]) + 1 >= setting.epochs
+
+
+def _advice(*ways: str) -> str:
+    """A sentence of what may be tried."""
+    *others, last = filter(None, ways)
+    told = f"{', '.join(others)}, or {last}" if others else last
+    return f"{told[0].upper()}{told[1:]}"
 
 
 def _epoch(row: Row) -> int:

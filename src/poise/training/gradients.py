@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache
 from torch import Tensor
 
 from poise.core.batch import Batch
+from poise.core.memory import out_of_memory
 from poise.core.misuse import Failure
 from poise.objectives import Objective, Step
 from poise.training.processes import Processes, running_statistics
@@ -24,8 +25,9 @@ class Gradients:
     """Fills the parameters' `.grad` with that of the objective's loss over a whole batch.
 
     The loss of a batch is the mean over its examples, so pieces count by their examples. Cutting a batch changes
-    nothing but rounding where the loss is such a mean and the network treats examples apart. Two things see a piece as
-    a whole and differ: statistics of batch normalisation, and losses that divide by a number found in the batch.
+    nothing but rounding where the loss is such a mean and the network treats examples apart. What sees a piece as a
+    whole differs: statistics of batch normalisation, losses that divide by a number found in the batch, and the shift
+    of adversarial weight perturbation.
 
     Args:
         objective: what is minimised.
@@ -82,7 +84,7 @@ class Gradients:
                 for name, term in found.items():
                     terms[name] = terms.get(name, 0) + term.detach() * share
         except RuntimeError as error:
-            if not should_reduce_batch_size(error):
+            if not out_of_memory(error):
                 raise
             return {}, False
         return terms, True

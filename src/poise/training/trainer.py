@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from poise.core.batch import Batch
 from poise.core.files import digest_words, held
+from poise.core.folding import Shadow
 from poise.core.misuse import Misuse
 from poise.core.modes import evaluating, frozen
 from poise.core.progress import Watch, unwatched
@@ -31,6 +32,10 @@ from poise.training.surroundings import BATCH_NORM, accelerated, plain, surround
 from poise.training.task import Noted, Task, Validate
 from poise.training.transfer.transfer import open_to, trainable
 
+_SAMPLE = 2
+_LOOK = 50
+"""Steps between two looks at whether loss and weights are still numbers; each waits for the device."""
+
 
 def train(
     task: Task,
@@ -47,7 +52,8 @@ def train(
     Everything random depends on the seed, the epoch, the batch's number and the example alone, so that a run killed at
     any instant and resumed takes the same steps as one that was not. Under `accelerate launch` the processes share
     every batch and take the steps that one alone would take, up to rounding; layers that see a batch as a whole or
-    draw random numbers (batch norm, dropout) see the part of their process. PyTorch's global random state and
+    draw random numbers (batch norm, dropout) see the part of their process, as does adversarial weight perturbation. In
+    eval mode attacks follow a faster copy of the network (`core.folding`). PyTorch's global random state and
     accelerate's shared state are as before.
 
     Args:
@@ -62,7 +68,7 @@ def train(
     Raises:
         Misuse: if the checkpoint is of another run, if another process is at work in the folder, and for a schedule
             that listens where there is nothing to hear.
-        Diverged: if loss or weights are not finite where a checkpoint is due.
+        Diverged: if loss, weights or statistics are not finite; looked at every 50 steps and before every checkpoint.
         Failure: if memory does not hold a single image.
     """
     if task.schedule.hears and validate is None:
@@ -100,6 +106,8 @@ class _Loop:
         self.batches = batches_per_epoch(len(self.images), options.batch_size, training=True)
         self.processes = Processes()
         open_to(task.classifier, names)
+        self.sample = self.images.images(torch.arange(min(_SAMPLE, len(self.images)))).to(self.device)
+        self.shadow = self._shadow()
         self.plain_optimizer = make_optimizer(task.classifier, options, task.transfer.layer_decay)
         agree("the newest checkpoint that they see", str(newest_checkpoint(folder.checkpoints)))
         self.position, self.memory = load_checkpoint(
@@ -122,6 +130,7 @@ class _Loop:
         try:
             for _ in range(self.position.epoch, self.task.options.epochs):
                 self._open_weights()
+                self._check_shadow()
                 tally = self._epoch(watch)
                 noted(self._finish_epoch(tally, validate))
             self._put(self.task.objective.weights(self.memory))
@@ -141,6 +150,19 @@ class _Loop:
         if trained < total and (names != before or not epoch):
             self.tell(f"from epoch {epoch + 1} on, {trained:,} of {total:,} weights are trained")
 
+    def _shadow(self) -> Shadow | None:
+        """What attacks follow in the network's place; nothing where it is compiled, which does the same and more."""
+        options, classifier = self.task.options, self.task.classifier
+        with plain(classifier):
+            return None if options.compile else Shadow.of(classifier, self.sample, options.precision)
+
+    def _check_shadow(self) -> None:
+        """Let go of a shadow that no longer does what the network does."""
+        with plain(self.task.classifier):
+            if self.shadow is not None and not self.shadow.agrees(self.sample):
+                self.tell("attacks follow the network itself from here on: its faster copy says something else")
+                self.shadow = None
+
     def _epoch(self, watch: Watch) -> Tally:
         """The rest of the epoch in progress, one optimiser step a batch."""
         start, began = self.position, time.monotonic()
@@ -150,8 +172,10 @@ class _Loop:
             tally.add(self._step(batch, start.epoch, number), self._examples(number), number)
             spent = start.seconds + time.monotonic() - began
             self.position = replace(start, batch=number + 1, sums=None, seconds=spent)
-            if every and (start.epoch * self.batches + number + 1) % every == 0:
+            due = every is not None and (start.epoch * self.batches + number + 1) % every == 0
+            if due or (number + 1) % _LOOK == 0:
                 self._refuse_divergence(tally)
+            if due:
                 self._checkpoint(tally.totals())
             watch(self._progress(start.epoch, number + 1), {"epsilon": f"{self._epsilon(start.epoch, number):.4f}"})
         return tally
@@ -173,6 +197,7 @@ class _Loop:
             self.task.references,
             self.memory,
             share if isinstance(share, float) else 1.0,
+            shadow=self.shadow,
         )
         means = self.gradients.fill(step, self._examples(number), place.fold("layers", self.processes.rank).key)
         if options.clip is not None:
@@ -233,7 +258,7 @@ class _Loop:
     def _refuse_divergence(self, tally: Tally) -> None:
         """Stop before a state that is no number replaces the last good one."""
         broken = tally.broken()
-        if not broken and all(bool(each.isfinite().all()) for each in self.task.classifier.parameters()):
+        if not broken and all(bool(each.isfinite().all()) for each in self._state()):
             return
         epoch, number = self.position.epoch, min(broken.values(), default=self.position.batch - 1)
         newest = newest_checkpoint(self.folder.checkpoints)
@@ -246,6 +271,12 @@ class _Loop:
             checkpoint=str(newest) if newest else None,
         )
         raise Diverged(diagnosis(found, self.task.options))
+
+    def _state(self) -> Iterator[torch.Tensor]:
+        """All numbers that a checkpoint holds of network and objective."""
+        for tensor in (*self.task.classifier.state_dict().values(), *self.memory.values()):
+            if tensor.is_floating_point():
+                yield tensor
 
     def _batches(self, position: Position) -> Iterator[Batch]:
         found = batches(
@@ -281,13 +312,15 @@ class _Loop:
 
     def _moment(self, epoch: int, number: int) -> Moment:
         """Where a step stands, to the schedule: at itself, or at the start of its epoch."""
-        at = number if self.task.schedule.every == "step" else 0
+        at_steps = self.task.schedule.every == "step"
+        at = number if at_steps else 0
         return Moment(
             progress=self._progress(epoch, at),
             epoch=epoch,
             step=epoch * self.batches + at,
             stream=self.stream.fold("schedule"),
             memory=self._remembered,
+            last=self._progress(self.task.options.epochs - 1, self.batches - 1 if at_steps else 0),
         )
 
     @property

@@ -71,7 +71,7 @@ def setting_of(task: Task, standard: float | None) -> Setting:
         epochs=task.options.epochs,
         target=float(task.threat.epsilon),
         robust=not isinstance(innermost(task.objective), Standard),
-        may_fall_short=task.schedule.may_fall_short,
+        schedule=task.schedule,
         standard=standard,
     )
 

@@ -45,6 +45,7 @@ _CUDA_BATCH = 256
 TRAINING_UNKNOWN = (
     "what an objective does in some steps only, such as the comparisons of guarded",
     "that weights which rest at first, as those of probe, cost less meanwhile",
+    "that attacks in training follow a faster copy of the network, and a look at two images an epoch for that",
 )
 """What `training_works` leaves out."""
 
@@ -99,11 +100,13 @@ def _shares(task: Task) -> Counter[float]:
         return Counter({0.0: 0, 1.0: 0})
     stream = Stream.seeded(task.seed).fold("training").fold("schedule")
     found: Counter[float] = Counter()
-    for epoch in range(task.options.epochs):
+    epochs, moves = task.options.epochs, len(sizes) if schedule.every == "step" else 1
+    last = (epochs - 1 + (moves - 1) / moves) / epochs
+    for epoch in range(epochs):
         for number, size in enumerate(sizes):
             at = number if schedule.every == "step" else 0
-            progress = (epoch + at / len(sizes)) / task.options.epochs
-            share = schedule.share(Moment(progress, epoch, epoch * len(sizes) + at, stream=stream))
+            progress = (epoch + at / len(sizes)) / epochs
+            share = schedule.share(Moment(progress, epoch, epoch * len(sizes) + at, stream=stream, last=last))
             found[1.0 if isinstance(share, Tensor) else share] += size
     return found
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from poise.core.memory import out_of_memory
 from poise.core.modes import Precision, evaluating, frozen, precision
 
 _REPETITIONS, _ENOUGH_SECONDS = 3, 2.0
@@ -114,8 +115,8 @@ def timed(network: nn.Module, images: Tensor, wanted: Passes, kind: Precision = 
     while True:
         try:
             return _timed(network, images, wanted, kind)
-        except torch.OutOfMemoryError:
-            if len(images) == 1:
+        except RuntimeError as error:
+            if not out_of_memory(error) or len(images) == 1:
                 raise
             images = images[: len(images) // 2]
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from poise.attacks.attack import Loss
 from poise.core.batch import Batch
+from poise.core.memory import out_of_memory
 from poise.core.modes import evaluating
 from poise.core.norms import length, random_point
 from poise.core.streams import Stream, global_seed
@@ -69,9 +70,9 @@ def image_gradients(
         try:
             total = loss(model(leaf), labels).sum()
             found = torch.autograd.grad(total, leaf, allow_unused=True)[0]
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            if out_of_memory(error):
+                raise
             raise NoGradient(str(error).splitlines()[0]) from error
     if found is None:
         raise NoGradient("the images are not part of the graph that leads to the logits")

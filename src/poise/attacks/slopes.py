@@ -1,0 +1,53 @@
+"""Gradients by images, whatever precision the network computes in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_MOST = 126
+"""The largest exponent whose power of two, and its inverse, float32 holds in full."""
+
+OfLogits = Callable[[Float[Tensor, "n classes"]], Float[Tensor, " n"]]
+"""A loss, one number per row of logits."""
+
+
+def differentiated(
+    loss: OfLogits, logits: Float[Tensor, "n classes"], points: Float[Tensor, "n *shape"], *, again: bool = False
+) -> tuple[Float[Tensor, " n"], Float[Tensor, "n *shape"]]:
+    """The loss of each row and its gradient by the row's point; zero where the loss does not depend on it at all.
+
+    What flows back into the network is scaled, row by row, to a largest entry of about 1, and the gradient is scaled
+    back. The powers of two that do it change no digit, but in fp16 the cross-entropy of a confident network would
+    otherwise lose its gradient on the way: below 6e-8 there is only zero.
+
+    Args:
+        loss: of logits.
+        logits: in the points' dtype, computed from points that require a gradient.
+        points: where the logits were computed.
+        again: whether the same pass will be differentiated once more.
+
+    Returns:
+        Loss and gradient, detached, in the points' dtype.
+    """
+    with torch.enable_grad():
+        seed = logits.detach().requires_grad_()
+        found = loss(seed)
+        pull = _gradient(found.sum(), seed)
+    if not logits.requires_grad:
+        return found.detach(), torch.zeros_like(points)
+    exponent = pull.abs().amax(1, keepdim=True).frexp().exponent.clamp(-_MOST, _MOST)
+    way = _gradient(logits, points, pull.ldexp(-exponent), again=again)
+    return found.detach(), way.ldexp(exponent.view(-1, *(1,) * (points.ndim - 1)))
+
+
+def _gradient(value: Tensor, by: Tensor, pull: Tensor | None = None, *, again: bool = False) -> Tensor:
+    if not value.requires_grad:
+        return torch.zeros_like(by)
+    found: tuple[Tensor, ...] = torch.autograd.grad(
+        value, by, pull, retain_graph=again, allow_unused=True, materialize_grads=True
+    )
+    return found[0]

@@ -1,0 +1,187 @@
+"""Batch norms folded into the convolutions before them: the same function with fewer passes over memory."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from poise.core.modes import Precision, evaluating, exact, precision
+
+_SLACK = 1e-4
+_WITH_ACTIVATION = "BatchNormAct2d"
+"""timm's layer: a batch norm, then its `drop` and its `act`."""
+
+_Watch = Callable[[str, nn.Module, tuple[Tensor, ...], Tensor], None]
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """A convolution and the batch norm that reads it, and the convolution of the copy that does the work of both."""
+
+    convolution: nn.Conv2d
+    norm: nn.BatchNorm2d
+    both: nn.Conv2d
+
+    def renew(self) -> None:
+        """Weights anew."""
+        first, second = self.convolution, self.norm
+        assert second.running_mean is not None  # noqa: S101 - `_foldable` wants norms that keep statistics
+        assert second.running_var is not None  # noqa: S101
+        weight, bias = fuse_conv_bn_weights(
+            first.weight, first.bias, second.running_mean, second.running_var, second.eps, second.weight, second.bias
+        )
+        self.both.weight.copy_(weight)
+        self.both.bias.copy_(bias)  # type: ignore[union-attr]  # `_folding` gave it one
+
+
+class Shadow:
+    """A copy of a model that computes the same logits faster in eval mode, and follows the model's weights.
+
+    A convolution takes over the batch norm that reads its output; on CPUs its weights lie channels last. All else is
+    shared with the model, tensor by tensor. Rounding differs, so that a shadow may propose and must not decide.
+
+    Args:
+        model: the model.
+        copied: its copy, in eval mode whatever the model's mode.
+        folds: what was folded.
+        kind: precision of forward passes through the shadow.
+    """
+
+    def __init__(self, model: nn.Module, copied: nn.Module, folds: list[_Fold], kind: Precision) -> None:
+        self._model, self._copied, self._folds = model, copied, folds
+        self._shown = copied if kind == "fp32" else _InPrecision(copied, kind)
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model: nn.Module, images: Float[Tensor, "n *shape"], kind: Precision = "fp32") -> Shadow | None:
+        """The shadow of a model; None where nothing can be folded, the model forbids copies, or its copy disagrees.
+
+        Nothing is assumed about the model: what can be folded is found by watching one pass.
+
+        Args:
+            model: in any mode; afterwards as it was.
+            images: a few examples, on the model's device.
+            kind: precision of forward passes through the shadow.
+        """
+        with evaluating(model):
+            pairs = _pairs(model, images)
+        if not pairs:
+            return None
+        try:
+            shared: dict[int, object] = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+            copied = copy.deepcopy(model, shared)
+            folds = [_folding(model, copied, *pair) for pair in pairs.items()]
+            shadow = cls(model, copied.eval(), folds, kind)
+            return shadow if shadow.agrees(images) else None
+        except Exception:  # noqa: BLE001 - whatever forbids a copy, the model itself will do
+            return None
+
+    @torch.no_grad()
+    def now(self) -> nn.Module:
+        """The copy at the model's present weights and running statistics."""
+        for fold in self._folds:
+            fold.renew()
+        return self._shown
+
+    @torch.no_grad()
+    def agrees(self, images: Float[Tensor, "n *shape"]) -> bool:
+        """Whether model and copy, in full precision, say the same of images, but for rounding."""
+        self.now()
+        with exact(images.device), evaluating(self._model):
+            ours, theirs = self._model(images), self._copied(images)
+        return bool((ours - theirs).abs().max() <= _SLACK * ours.abs().max())
+
+
+class _InPrecision(nn.Module):
+    """A model whose forward passes are in low precision."""
+
+    def __init__(self, model: nn.Module, kind: Precision) -> None:
+        super().__init__()
+        self.model, self.kind = model, kind
+
+    def forward(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
+        with precision(self.kind, images.device):
+            logits: Tensor = self.model(images)
+        return logits
+
+
+def folded(model: nn.Module, images: Float[Tensor, "n *shape"]) -> nn.Module:
+    """A model's shadow at its present weights, or the model itself where it has none.
+
+    Args:
+        model: in eval mode.
+        images: a few examples, on its device.
+    """
+    shadow = Shadow.of(model, images)
+    return model if shadow is None else shadow.now()
+
+
+def _pairs(model: nn.Module, images: Tensor) -> dict[str, str]:
+    """Names of convolutions, each with the batch norm that reads its output before anything has changed it."""
+    written: dict[int, tuple[str, Tensor, int]] = {}
+    calls: Counter[str] = Counter()
+    pairs: dict[str, str] = {}
+
+    def watch(name: str, module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+        calls[name] += 1
+        if isinstance(module, nn.Conv2d):
+            written[id(made)] = name, made, made._version  # noqa: SLF001 - PyTorch's count of changes in place
+        elif id(given[0]) in written:
+            convolution, tensor, version = written[id(given[0])]
+            if tensor._version == version:  # noqa: SLF001
+                pairs[convolution] = name
+
+    with _watching(model, watch):
+        model(images)
+    return {first: second for first, second in pairs.items() if calls[first] == calls[second] == 1}
+
+
+@contextmanager
+def _watching(model: nn.Module, watch: _Watch) -> Iterator[None]:
+    """Tell of every call of a convolution or a batch norm that could be folded."""
+    hooks = [
+        module.register_forward_hook(partial(watch, name))
+        for name, module in model.named_modules()
+        if type(module) is nn.Conv2d or _foldable(module)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _foldable(module: nn.Module) -> bool:
+    kind = type(module)
+    known = kind is nn.BatchNorm2d or (isinstance(module, nn.BatchNorm2d) and kind.__name__ == _WITH_ACTIVATION)
+    return known and bool(module.track_running_stats)
+
+
+def _folding(model: nn.Module, copied: nn.Module, convolution: str, norm: str) -> _Fold:
+    """Let a convolution of the copy do the work of its norm; weights are still to come."""
+    first, second, both = model.get_submodule(convolution), model.get_submodule(norm), copied.get_submodule(convolution)
+    assert isinstance(first, nn.Conv2d)  # noqa: S101 - `_pairs` looks for these types alone
+    assert isinstance(both, nn.Conv2d)  # noqa: S101
+    assert isinstance(second, nn.BatchNorm2d)  # noqa: S101
+    order = torch.channels_last if first.weight.device.type == "cpu" else torch.preserve_format
+    weight = first.weight.detach()
+    both.weight = nn.Parameter(weight.clone(memory_format=order), requires_grad=False)
+    both.bias = nn.Parameter(weight.new_zeros(len(weight)), requires_grad=False)
+    parent, _, name = norm.rpartition(".")
+    setattr(copied.get_submodule(parent), name, _rest(copied.get_submodule(norm)))
+    return _Fold(first, second, both)
+
+
+def _rest(norm: nn.Module) -> nn.Module:
+    """What is left of a layer whose normalisation was taken over."""
+    return nn.Sequential(norm.drop, norm.act) if type(norm).__name__ == _WITH_ACTIVATION else nn.Identity()  # type: ignore[arg-type]

@@ -136,7 +136,9 @@ class Page:
         }
         text = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
         costs = {name: found[name] for name in COSTS if name in found}
-        page = text.render(found=found, remarks=defaultdict(str, self.remarks), costs=costs)
+        measured = {name.partition("-")[0] for name in costs}
+        absent = [name for name in COSTS if name.partition("-")[0] not in measured]
+        page = text.render(found=found, remarks=defaultdict(str, self.remarks), costs=costs, absent=absent)
         return re.sub(r"\n{3,}", "\n\n", page).rstrip() + "\n"
 
     def transfer_picture(self, rows: Sequence[Row], backbone: str, epsilon: str) -> str:

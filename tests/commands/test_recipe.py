@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
-from poise.attacks import PGD, AutoPGD
+from poise.attacks import FGSM, PGD, AutoPGD
+from poise.commands.parsing import options_in, options_of
 from poise.commands.recipe import expanded, import_path, members, plain, read_recipe, recipe_text
 from poise.core.misuse import Misuse
 from poise.core.threat import Threat
-from poise.objectives import TRADES, Adversarial, Averaged, Guarded
-from poise.schedules import Fixed, Hinge
+from poise.objectives import AWP, TRADES, Adversarial, Averaged, Guarded
+from poise.schedules import Cosine, Fixed, Hinge, Linear
 from poise.training import Training
 
 OPTIONS = {
@@ -83,3 +84,35 @@ def test_what_is_no_recipe_is_refused_by_name(tmp_path, text):
     path.write_text(text)
     with pytest.raises(Misuse, match=r"r\.yaml"):
         read_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "expected"),
+    [
+        (["--objective.attack", "fgsm"], "objective", Adversarial(attack=FGSM())),
+        (["--objective.attack=apgd"], "objective", Adversarial(attack=AutoPGD())),
+        (["--schedule", "linear"], "schedule", Linear()),
+        (["--schedule.stop", "0.5", "--schedule", "linear"], "schedule", Linear(stop=0.5)),
+        (["--schedule.stop", "0.5"], "schedule", Hinge(stop=0.5)),
+        (
+            ["--objective.objective.attack", "fgsm", "--objective.objective", "trades", "--objective", "awp"],
+            "objective",
+            AWP(objective=TRADES(attack=FGSM())),
+        ),
+    ],
+)
+def test_another_kind_has_defaults_of_its_own_wherever_it_stands(words, name, expected):
+    assert options_in("finetune", ["small", *words])[name] == expected
+
+
+def test_a_recipe_changes_what_it_names_and_nothing_else(tmp_path):
+    tree = {
+        "model": "small",
+        "objective": {"kind": "guarded", "objective": {"attack": {"kind": "fgsm", "step_size": 1}}},
+    }
+    expected = Guarded(objective=Adversarial(attack=FGSM(step_size=1.0)))
+    assert options_of("finetune", tree)["objective"] == expected
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**tree, "schedule": {"kind": "hinge", "start": 0.1}}))
+    found = options_in("finetune", ["--schedule", "cosine", "--config", str(path), "--schedule.stop", "0.6"])
+    assert (found["objective"], found["schedule"]) == (expected, Cosine(start=0.25, stop=0.6))

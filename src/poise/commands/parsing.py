@@ -11,12 +11,13 @@ import yaml
 from jsonargparse import ArgumentParser, set_loader
 from jsonargparse.typing import register_type
 
-from poise.commands.recipe import FAMILIES, expanded, import_path
+from poise.commands.recipe import FAMILIES, expanded
 from poise.commands.telling.wording import readable
 from poise.commands.verbs import VERBS, Verb, function_of
 from poise.core.misuse import Misuse, suggestion
 from poise.core.threat import Epsilon
 
+_LAST = 100
 _DRY_RUN = "print the full recipe and what it would cost, by passes timed on this machine, and make nothing"
 
 
@@ -69,11 +70,14 @@ def _load_recipe(text: str) -> Any:
 
 
 def _normalised(words: list[str], verb: Verb, parser: Any) -> list[str]:
-    """Words as the parser reads them: unnamed ones named, dashes in options as underscores, kinds as import paths."""
+    """Words as the parser reads them: unnamed ones named, dashes in options as underscores, kinds spelt out and first.
+
+    A recipe comes before all, and a kind before its options, in whatever order they were given.
+    """
     unnamed = []
     while words and not words[0].startswith("-"):
         unnamed.append(words.pop(0))
-    result = _named(unnamed, verb)
+    groups = [_named(unnamed, verb)]
     known = {option: action for action in parser._actions for option in action.option_strings}  # noqa: SLF001
     family, listed = None, False
     for word, following in zip(words, [*words[1:], "--"], strict=False):
@@ -84,16 +88,29 @@ def _normalised(words: list[str], verb: Verb, parser: Any) -> list[str]:
             last = option.rpartition(".")[2].removeprefix("--")
             family = last if last in FAMILIES and not equals else None
             if equals and last in FAMILIES:
-                value = import_path(last, value)
+                value = _spelt_out(last, value)
             kind = getattr(known.get(option), "_typehint", None)
             if (kind is bool or option not in known) and not equals and following.startswith("--"):
                 equals, value = "=", "true"
             listed = _holds_list(kind)
-            result.append(option + equals + (_bracketed(value) if listed and equals else value))
+            groups.append([option + equals + (_bracketed(value) if listed and equals else value)])
         else:
-            result.append(import_path(family, word) if family else _bracketed(word) if listed else word)
+            groups[-1].append(_spelt_out(family, word) if family else _bracketed(word) if listed else word)
             family, listed = None, False
-    return result
+    return [word for group in sorted(groups, key=_rank) for word in group]
+
+
+def _rank(group: list[str]) -> int:
+    """When an option is read: recipes first, then kinds, outer before inner, then everything else."""
+    name = group[0].partition("=")[0].removeprefix("--") if group else ""
+    if name == "config":
+        return 0
+    return 1 + name.count(".") if name.rpartition(".")[2] in FAMILIES else _LAST
+
+
+def _spelt_out(family: str, kind: str) -> str:
+    """A member with all its defaults, as JSON; what is no name of one is left as it is."""
+    return kind if kind.startswith("{") else json.dumps(expanded({family: kind})[family])
 
 
 def _holds_list(kind: Any) -> bool:

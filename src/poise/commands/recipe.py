@@ -10,7 +10,7 @@ A class of the user's own stands there by its import path in place of the name: 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -75,19 +75,43 @@ def import_path(family: str, kind: str) -> str:
 
 
 def expanded(tree: Any) -> Any:
-    """A recipe's tree in the form that the option parser reads: kinds become import paths and their arguments."""
+    """A recipe's tree in the form that the option parser reads: kinds become import paths and all their arguments.
+
+    What a recipe leaves out stands there as the member's own default: the parser would keep what it had before for
+    another member wherever an argument has the same name.
+    """
     if not isinstance(tree, dict):
         return tree
     return {key: _member(key, value) if key in FAMILIES else expanded(value) for key, value in tree.items()}
 
 
 def _member(family: str, value: Any) -> Any:
-    if isinstance(value, str):
-        return {"class_path": import_path(family, value)}
-    if isinstance(value, dict) and "kind" in value:
-        options = {key: inner for key, inner in value.items() if key != "kind"}
-        return {"class_path": import_path(family, str(value["kind"])), "init_args": expanded(options)}
-    return value
+    named = {"kind": value} if isinstance(value, str) else value
+    if not isinstance(named, dict) or "kind" not in named:
+        return value
+    path = import_path(family, str(named["kind"]))
+    options = _defaults(path)
+    for key, inner in named.items():
+        changes = isinstance(inner, dict) and "kind" not in inner and isinstance(options.get(key), dict)
+        options[key] = options[key] | inner if changes else inner
+    del options["kind"]
+    return {"class_path": path, "init_args": expanded(options)}
+
+
+def _defaults(path: str) -> dict[str, Any]:
+    """The arguments of a class that have a default, with it; none for a class that is no dataclass, or is not there."""
+    module, _, name = path.rpartition(".")
+    try:
+        kind = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return {}  # the parser says so better
+    found = {}
+    for field in fields(kind) if is_dataclass(kind) else ():
+        if field.init and field.default_factory is not MISSING:
+            found[field.name] = plain(field.default_factory())
+        elif field.init and field.default is not MISSING:
+            found[field.name] = plain(field.default)
+    return found
 
 
 def plain(value: Any) -> Any:

@@ -18,6 +18,7 @@ from poise.commands.recipe import read_recipe
 from poise.commands.searching import studies
 from poise.core.misuse import Failure, Misuse
 from poise.core.run_folder import RunFolder
+from poise.evaluation import examine
 
 optuna = pytest.importorskip("optuna")
 
@@ -62,7 +63,7 @@ def test_a_search_ends_with_the_best_recipe_and_a_page_and_goes_on(recipe, tmp_p
     assert "https://cdn" not in page.split("<body")[1].split("<script")[0]
     poise.tune(recipe, trials=3, maximise="clean", out=out, prune_after=1)
     assert len(_trials(out)) == 3
-    with pytest.raises(Misuse, match="was begun with another recipe, figure or bounds"):
+    with pytest.raises(Misuse, match="was begun with another recipe, figure, bounds or suite"):
         poise.tune(recipe, trials=3, maximise="robust", out=out, prune_after=1)
 
 
@@ -74,6 +75,22 @@ def test_the_best_recipe_is_one_that_finetune_runs_to_the_same_figures(recipe, t
     again, trial = (RunFolder(tmp_path / name).history()[-1] for name in ("again", "search/trials/00000"))
     assert again["validation/robust"] == trial["validation/robust"]
     assert trial["validation/robust"] <= trial["validation/expected"] <= trial["validation/clean"]
+
+
+def test_the_suite_judges_every_figure_and_is_one_for_all_trials(recipe, tmp_path, monkeypatch):
+    asked = []
+
+    def examined(classifier, images, examination, **options):
+        asked.append(examination.suite)
+        return examine(classifier, images, examination, **options)
+
+    monkeypatch.setattr("poise.commands.tune.examine", examined)
+    recipe.write_text(RECIPE.replace("epochs: 3", "epochs: 1"))
+    out = tmp_path / "search"
+    poise.tune(recipe, trials=1, maximise="robust", where="clean >= 0", suite="pgd", out=out)
+    assert asked == ["pgd"]
+    with pytest.raises(Misuse, match="was begun with another recipe, figure, bounds or suite"):
+        poise.tune(recipe, trials=1, maximise="robust", where="clean >= 0", suite="fast", out=out)
 
 
 def test_bounds_decide_who_may_win_and_a_search_that_keeps_none_fails(recipe, tmp_path):

@@ -83,7 +83,7 @@ def tune(
     folder = Path(out) if out else fresh_path(Path("runs/tune"))
     with open_study(
         storage or str(folder / "study.db"),
-        identity=plain({"recipe": search.tree, "maximise": maximise, "where": [str(bound) for bound in search.bounds]}),
+        identity=search.identity,
         warm_up=round(prune_after * search.epochs),
         prune=prune_after < 1,
         seed=seed,
@@ -124,6 +124,12 @@ class _Search:
         return cls(tree=tree, space=space, maximise=maximise, bounds=bounds, suite=suite, points=points, epochs=epochs)
 
     @property
+    def identity(self) -> Any:
+        """What makes the trials of one study comparable."""
+        asked = {"maximise": self.maximise, "where": [str(bound) for bound in self.bounds], "suite": self.suite}
+        return plain({"recipe": self.tree, **asked})
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Figures that are measured after every epoch."""
         return (self.maximise, *(bound.figure for bound in self.bounds))
@@ -149,9 +155,9 @@ class _Search:
             trial.give_up(str(error))
 
     def measuring(self, images: ImageSet, threat: Threat, count: int, schedule: Schedule, seed: int) -> Judging | None:
-        """A validation that measures the search's figures too."""
+        """A validation that measures the search's figures with its suite."""
         usual = validation(images, threat, count, schedule, seed)
-        if usual is None or set(self.names) <= {"clean", "robust"}:
+        if usual is None or (self.suite == "fast" and set(self.names) <= {"clean", "robust"}):
             return usual
         examination = Examination(threat=threat, suite=self.suite, points=self.points, seed=seed)
         return _Judging(usual if schedule.hears else None, usual.images, examination, self.names)

@@ -231,7 +231,7 @@ def _claim(study: Any, place: str, identity: Any) -> None:
         study.set_user_attr("identity", digest)
     elif found != digest:
         raise Misuse(
-            f"the study at {place} was begun with another recipe, figure or bounds; go on with those, or search "
+            f"the study at {place} was begun with another recipe, figure, bounds or suite; go on with those, or search "
             "elsewhere with --out"
         )
 

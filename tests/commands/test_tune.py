@@ -19,6 +19,7 @@ from poise.commands.searching import studies
 from poise.core.misuse import Failure, Misuse
 from poise.core.run_folder import RunFolder
 from poise.evaluation import examine
+from poise.schedules import Moment
 
 optuna = pytest.importorskip("optuna")
 
@@ -106,7 +107,7 @@ def test_a_trial_that_falls_behind_is_stopped(recipe, tmp_path, monkeypatch):
     def fine_tuned(options, *, noted, **_):
         made.append(options)
         for epoch in range(3):
-            noted({"epoch": epoch, "validation/clean": 0.9 - 0.1 * len(made)})
+            noted({"epoch": epoch, "epsilon": 0.1, "validation/clean": 0.9 - 0.1 * len(made)})
 
     monkeypatch.setattr("poise.commands.tune.fine_tuned", fine_tuned)
     poise.tune(recipe, trials=6, maximise="clean", out=tmp_path / "search", prune_after=0.4)
@@ -116,10 +117,67 @@ def test_a_trial_that_falls_behind_is_stopped(recipe, tmp_path, monkeypatch):
     assert len({options["training"].learning_rate for options in made}) == 6
 
 
+def test_trials_outside_the_bounds_stop_none_that_keeps_them(recipe, tmp_path, monkeypatch):
+    """The first four are better at the figure, outside the bound; the others are all that may be the best."""
+    made = []
+
+    def fine_tuned(options, *, noted, **_):
+        made.append(options)
+        clean, robust = (0.7, 0.29) if len(made) <= 4 else (0.9, 0.25)
+        for epoch in range(3):
+            noted({"epoch": epoch, "epsilon": 0.1, "validation/clean": clean, "validation/robust": robust})
+
+    monkeypatch.setattr("poise.commands.tune.fine_tuned", fine_tuned)
+    best = poise.tune(recipe, trials=8, maximise="robust", where="clean >= 0.8", out=tmp_path / "search")
+    trials = _trials(tmp_path / "search")
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 8
+    assert read_recipe(best)["training"]["learning_rate"] == trials[4].params["training.learning_rate"]
+
+
+def test_no_trial_is_stopped_after_its_last_epoch(recipe, tmp_path, monkeypatch):
+    made = []
+
+    def fine_tuned(options, *, noted, **_):
+        made.append(options)
+        for epoch in range(3):
+            noted({"epoch": epoch, "epsilon": 0.1 * (epoch == 2), "validation/clean": 0.1 if len(made) > 4 else 0.9})
+
+    monkeypatch.setattr("poise.commands.tune.fine_tuned", fine_tuned)
+    poise.tune(recipe, trials=5, maximise="clean", out=tmp_path / "search")
+    assert [trial.state.name for trial in _trials(tmp_path / "search")] == ["COMPLETE"] * 5
+
+
+def test_a_late_ramp_is_not_stopped_for_being_late(tmp_path, monkeypatch):
+    """A figure that grows with the share of epsilon, and comes to the more the later the ramp ends."""
+    path = tmp_path / "search.yaml"
+    tree = yaml.safe_load(RECIPE)
+    training = {"epochs": 10, "learning_rate": 0.01}
+    path.write_text(yaml.safe_dump({**tree, "training": training, "schedule": {"stop": {"from": 0.1, "to": 1.0}}}))
+
+    def comes_to(stop):
+        return 0.1 + 0.5 * stop
+
+    def fine_tuned(options, *, noted, **_):
+        for epoch in range(10):
+            share = options["schedule"].share(Moment(progress=epoch / 10))
+            robust = share * comes_to(options["schedule"].stop)
+            noted({"epoch": epoch, "epsilon": 0.1 * share, "validation/clean": 0.9, "validation/robust": robust})
+
+    monkeypatch.setattr("poise.commands.tune.fine_tuned", fine_tuned)
+    poise.tune(path, trials=16, maximise="robust", out=tmp_path / "search", prune_after=0.3)
+    trials = _trials(tmp_path / "search")
+    finished, stopped = (
+        [comes_to(trial.params["schedule.stop"]) for trial in trials if trial.state.name == state]
+        for state in ("COMPLETE", "PRUNED")
+    )
+    assert stopped
+    assert max(stopped) < max(finished)
+
+
 def test_options_that_do_not_go_together_cost_a_trial_and_not_the_search(tmp_path, monkeypatch):
     path = tmp_path / "search.yaml"
     path.write_text(RECIPE.replace("start: 0.0", "start: {among: [0.5, 0.9]}").replace("[0.5, 1.0]", "[0.5]"))
-    row = {"epoch": 0, "validation/clean": 1.0}
+    row = {"epoch": 0, "epsilon": 0.1, "validation/clean": 1.0}
     monkeypatch.setattr("poise.commands.tune.fine_tuned", lambda *_, noted, **__: noted(row))
     poise.tune(path, trials=6, maximise="clean", out=tmp_path / "search", seed=1)
     reasons = {trial.state.name: trial.user_attrs.get("reason", "") for trial in _trials(tmp_path / "search")}

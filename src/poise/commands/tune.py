@@ -18,7 +18,8 @@ from poise.commands.rehearsal.estimate import Work, rehearsal_of, rehearsed
 from poise.commands.run import fresh_path
 from poise.commands.searching.goals import Bound, figure_points, figures_of, read_bound
 from poise.commands.searching.space import Space, Span, filled, first_of, space_of, suggested, with_default_space
-from poise.commands.searching.studies import Study, Trial, open_study
+from poise.commands.searching.studies import Study, open_study
+from poise.commands.searching.trial import Standing, Trial
 from poise.commands.telling.terminal import say
 from poise.core.files import write_text
 from poise.core.misuse import Failure, Misuse
@@ -52,7 +53,9 @@ def tune(
     """Search for the options with which fine-tuning gives the most robust model; write the best as a recipe.
 
     Every trial is a fine-tuning, judged on its validation images after every epoch; test images are never looked at. A
-    trial that falls behind the middle of the others at the same epoch is stopped. Start the same command again to go
+    trial is stopped where, after the same epoch and at the same epsilon, it is below the middle of at least four that
+    were finished within the bounds; so one whose schedule ramps later is not measured by those that ramped before, and
+    none is stopped after its last epoch. Start the same command again to go
     on, or several times at once to share the work: killed trials are taken up where they stood.
 
     Args:
@@ -63,7 +66,7 @@ def tune(
         maximise: expected (robustness over the whole range of epsilon), clean, robust, or robust@EPSILON.
         where: bounds that the best must keep, such as "clean >= 0.8".
         suite: the attacks of the judgements.
-        prune_after: share of the epochs before which no trial is stopped; 1 stops none.
+        prune_after: share of its epochs up to which no trial is stopped; 1 stops none.
         storage: where the study is kept: a file, or the URL of a database that several machines reach; by default a
             file in the folder.
         out: folder of the study, made or gone on with; by default runs/tune, with a number behind it where that exists.
@@ -84,8 +87,7 @@ def tune(
     with open_study(
         storage or str(folder / "study.db"),
         identity=search.identity,
-        warm_up=round(prune_after * search.epochs),
-        prune=prune_after < 1,
+        prune_after=prune_after,
         seed=seed,
     ) as study:
         study.run(
@@ -106,7 +108,6 @@ class _Search:
     bounds: tuple[Bound, ...]
     suite: Suite
     points: tuple[float, ...]
-    epochs: int
 
     @classmethod
     def read(cls, recipe: Path, maximise: str, where: list[str] | str | None, suite: Suite) -> _Search:
@@ -120,8 +121,7 @@ class _Search:
             raise Misuse("a search judges on validation images; give the recipe a validate_on above 0")
         names = (maximise, *(bound.figure for bound in bounds))
         points = figure_points(names, options["threat"])
-        epochs = max(int(kind) for kind in _ends(space, "training.epochs", options["training"].epochs))
-        return cls(tree=tree, space=space, maximise=maximise, bounds=bounds, suite=suite, points=points, epochs=epochs)
+        return cls(tree=tree, space=space, maximise=maximise, bounds=bounds, suite=suite, points=points)
 
     @property
     def identity(self) -> Any:
@@ -145,14 +145,24 @@ class _Search:
         options["out"] = Path(options["out"])
 
         def noted(row: Mapping[str, float]) -> None:
-            figures = {name: row[f"validation/{name}"] for name in self.names}
-            violations = {str(bound): bound.excess(figures) for bound in self.bounds}
-            trial.report(int(row["epoch"]), figures[self.maximise], figures, violations)
+            trial.report(self.standing(row, options["training"].epochs))
 
         try:
             fine_tuned(options, resume=RunFolder(folder).recipe.is_file(), measuring=self.measuring, noted=noted)
         except Failure as error:
             trial.give_up(str(error))
+
+    def standing(self, row: Mapping[str, float], epochs: int) -> Standing:
+        """What an epoch's row says of a trial of so many epochs."""
+        figures = {name: row[f"validation/{name}"] for name in self.names}
+        return Standing(
+            epoch=int(row["epoch"]),
+            done=(row["epoch"] + 1) / epochs,
+            epsilon=row["epsilon"],
+            value=figures[self.maximise],
+            figures=figures,
+            violations={str(bound): bound.excess(figures) for bound in self.bounds},
+        )
 
     def measuring(self, images: ImageSet, threat: Threat, count: int, schedule: Schedule, seed: int) -> Judging | None:
         """A validation that measures the search's figures with its suite."""

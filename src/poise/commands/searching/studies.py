@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from poise.commands.searching.space import Value
+from poise.commands.searching.stopping import Course
+from poise.commands.searching.trial import Trial, course_of, origin_of, within
 from poise.core.files import digest_words
 from poise.core.misuse import Misuse
 from poise.core.streams import hashed
@@ -25,76 +26,17 @@ _LOCK_SECONDS = 60
 _OPENINGS, _OPENING_SECONDS = 10, 0.3
 
 
-class Trial:
-    """One fine-tuning of a study.
-
-    Args:
-        trial: optuna's.
-        origin: its number; where it takes up a killed trial, the number of that.
-        prune: whether it may be stopped.
-    """
-
-    def __init__(self, trial: Any, origin: int, *, prune: bool) -> None:
-        self._trial, self._prune = trial, prune
-        self.value: float | None = None
-        self.origin = origin
-
-    def number(self, path: str, low: float, high: float, *, log: bool) -> float:
-        """A suggested number."""
-        return float(self._trial.suggest_float(path, low, high, log=log))
-
-    def whole(self, path: str, low: int, high: int, *, log: bool) -> int:
-        """A suggested whole number."""
-        return int(self._trial.suggest_int(path, low, high, log=log))
-
-    def among(self, path: str, values: Sequence[Value]) -> Value:
-        """A suggested choice."""
-        chosen: Value = self._trial.suggest_categorical(path, list(values))
-        return chosen
-
-    def report(self, epoch: int, value: float, figures: Mapping[str, float], violations: Mapping[str, float]) -> None:
-        """Note an epoch's figures; ends the trial where it falls behind the others.
-
-        Args:
-            epoch: from 0.
-            value: what the search maximises.
-            figures: what was measured.
-            violations: how far each bound is exceeded; at most 0 where it is kept.
-        """
-        from optuna import TrialPruned  # noqa: PLC0415 - an extra
-
-        self.value = value
-        self._trial.set_user_attr("figures", dict(figures))
-        self._trial.set_user_attr("violations", dict(violations))
-        self._trial.report(value, epoch)
-        if self._prune and self._trial.should_prune():
-            self.settle()
-            raise TrialPruned
-
-    def settle(self) -> None:
-        """Tell the search how far the trial ended from its bounds."""
-        for bound, excess in self._trial.user_attrs.get("violations", {}).items():
-            self._trial.set_constraint(bound, excess)
-
-    def give_up(self, reason: str) -> None:
-        """End the trial without a figure."""
-        from optuna import TrialPruned  # noqa: PLC0415
-
-        self._trial.set_user_attr("reason", reason)
-        raise TrialPruned
-
-
 class Study:
     """What was tried so far, in a database.
 
     Args:
         study: optuna's.
-        prune: whether trials may be stopped.
+        prune_after: share of a trial's epochs up to which it is not stopped.
         seed: decides what is tried: suggestions are a function of it, the trial's number and the history.
     """
 
-    def __init__(self, study: Any, *, prune: bool, seed: int) -> None:
-        self._study, self._prune, self._seed = study, prune, seed
+    def __init__(self, study: Any, *, prune_after: float, seed: int) -> None:
+        self._study, self._prune_after, self._seed = study, prune_after, seed
 
     def run(self, attempt: Callable[[Trial], None], count: int, after: Callable[[], None]) -> None:
         """Try until the study holds a number of trials, counting those that other processes are at.
@@ -108,7 +50,8 @@ class Study:
 
         def objective(found: Any) -> float:
             self._study.sampler = self._sampler(found.number)
-            trial = Trial(found, _origin(self._study.trials[found.number]), prune=self._prune)
+            known = self._study.trials[found.number]
+            trial = Trial(found, known, prune_after=self._prune_after, rivals=self._rivals)
             try:
                 attempt(trial)
             except KeyboardInterrupt:
@@ -133,16 +76,21 @@ class Study:
         names = {"COMPLETE": "finished", "PRUNED": "stopped"}
         return [
             Tried(
-                number=_origin(trial),
+                number=origin_of(trial),
                 values=dict(trial.params),
                 value=trial.value if trial.value is not None else _last(trial),
                 state=names[trial.state.name],
                 figures=dict(trial.user_attrs.get("figures", {})),
-                within=all(excess <= 0 for excess in trial.user_attrs.get("violations", {}).values()),
+                within=within(trial),
             )
             for trial in self._study.get_trials(deepcopy=False)
             if trial.state.name in names
         ]
+
+    def _rivals(self) -> list[Course]:
+        """How the trials went that may be the best."""
+        ended = self._study.get_trials(deepcopy=False)
+        return [course_of(trial) for trial in ended if trial.state.name == "COMPLETE" and within(trial)]
 
     def _enough(self, count: int) -> bool:
         counted = {"COMPLETE", "PRUNED", "RUNNING"}
@@ -156,21 +104,20 @@ class Study:
 
 
 @contextmanager
-def open_study(place: str, *, identity: Any, warm_up: int, prune: bool, seed: int) -> Iterator[Study]:
+def open_study(place: str, *, identity: Any, prune_after: float, seed: int) -> Iterator[Study]:
     """A study, made or gone on with.
 
     Args:
         place: a file, or the URL of a database.
         identity: what is searched and what for; a study of something else is refused.
-        warm_up: epochs before which no trial is stopped.
-        prune: whether trials may be stopped at all.
+        prune_after: share of a trial's epochs up to which it is not stopped.
         seed: decides what is tried.
 
     Raises:
         Misuse: for a database that cannot be opened, and a study of something else.
     """
     import optuna  # noqa: PLC0415 - an extra
-    from optuna.pruners import MedianPruner  # noqa: PLC0415
+    from optuna.pruners import NopPruner  # noqa: PLC0415
 
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -178,14 +125,17 @@ def open_study(place: str, *, identity: Any, warm_up: int, prune: bool, seed: in
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             try:
-                pruner = MedianPruner(n_startup_trials=4, n_warmup_steps=warm_up)
                 study = optuna.create_study(
-                    study_name=_NAME, storage=_storage(place), direction="maximize", pruner=pruner, load_if_exists=True
+                    study_name=_NAME,
+                    storage=_storage(place),
+                    direction="maximize",
+                    pruner=NopPruner(),  # `stopping` decides
+                    load_if_exists=True,
                 )
             except Exception as error:  # every database raises its own kinds
                 raise Misuse(f"the study at {place} cannot be opened: {str(error).splitlines()[0]}") from error
             _claim(study, place, identity)
-            yield Study(study, prune=prune, seed=seed)
+            yield Study(study, prune_after=prune_after, seed=seed)
     finally:
         optuna.logging.set_verbosity(level)
 
@@ -234,11 +184,6 @@ def _claim(study: Any, place: str, identity: Any) -> None:
             f"the study at {place} was begun with another recipe, figure, bounds or suite; go on with those, or search "
             "elsewhere with --out"
         )
-
-
-def _origin(trial: Any) -> int:
-    """The number of a trial; where it takes up a killed one, of that."""
-    return int(trial.system_attrs.get("failed_trial", trial.number))
 
 
 def _last(trial: Any) -> float | None:

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from poise.commands.searching.goals import Bound, figure_points, figures_of, read_bound
-from poise.commands.searching.space import Listed, Span, filled, first_of, space_of, suggested, with_default_space
+from poise.commands.searching.space import Listed, Span, filled, samples_of, space_of, suggested, with_default_space
 from poise.core.misuse import Misuse
 from poise.core.threat import Threat
 from poise.evaluation import expected_robustness
@@ -69,7 +69,12 @@ def test_suggestions_are_asked_for_by_kind():
         ("training.batch_size", 16, 64, False),
         ("objective.attack.steps", (5, 10)),
     ]
-    assert first_of(space_of(TREE))["objective.attack.steps"] == 5
+
+
+def test_samples_hold_every_end_and_every_listed_value_the_low_ends_first():
+    space = {"a": Span(0, 1), "b": Listed((5, 3, 4)), "c": Listed(("x",))}
+    assert samples_of(space) == [{"a": 0, "b": 5, "c": "x"}, {"a": 1, "b": 3, "c": "x"}, {"a": 0, "b": 4, "c": "x"}]
+    assert samples_of({}) == [{}]
 
 
 @pytest.mark.parametrize(

@@ -104,8 +104,8 @@ def test_a_trial_that_falls_behind_is_stopped(recipe, tmp_path, monkeypatch):
     """Trials report what their number says: the later, the worse."""
     made = []
 
-    def fine_tuned(options, *, noted, **_):
-        made.append(options)
+    def fine_tuned(ready, *, noted, **_):
+        made.append(ready.options)
         for epoch in range(3):
             noted({"epoch": epoch, "epsilon": 0.1, "validation/clean": 0.9 - 0.1 * len(made)})
 
@@ -121,8 +121,8 @@ def test_trials_outside_the_bounds_stop_none_that_keeps_them(recipe, tmp_path, m
     """The first four are better at the figure, outside the bound; the others are all that may be the best."""
     made = []
 
-    def fine_tuned(options, *, noted, **_):
-        made.append(options)
+    def fine_tuned(ready, *, noted, **_):
+        made.append(ready.options)
         clean, robust = (0.7, 0.29) if len(made) <= 4 else (0.9, 0.25)
         for epoch in range(3):
             noted({"epoch": epoch, "epsilon": 0.1, "validation/clean": clean, "validation/robust": robust})
@@ -137,8 +137,8 @@ def test_trials_outside_the_bounds_stop_none_that_keeps_them(recipe, tmp_path, m
 def test_no_trial_is_stopped_after_its_last_epoch(recipe, tmp_path, monkeypatch):
     made = []
 
-    def fine_tuned(options, *, noted, **_):
-        made.append(options)
+    def fine_tuned(ready, *, noted, **_):
+        made.append(ready.options)
         for epoch in range(3):
             noted({"epoch": epoch, "epsilon": 0.1 * (epoch == 2), "validation/clean": 0.1 if len(made) > 4 else 0.9})
 
@@ -157,10 +157,11 @@ def test_a_late_ramp_is_not_stopped_for_being_late(tmp_path, monkeypatch):
     def comes_to(stop):
         return 0.1 + 0.5 * stop
 
-    def fine_tuned(options, *, noted, **_):
+    def fine_tuned(ready, *, noted, **_):
+        schedule = ready.options["schedule"]
         for epoch in range(10):
-            share = options["schedule"].share(Moment(progress=epoch / 10))
-            robust = share * comes_to(options["schedule"].stop)
+            share = schedule.share(Moment(progress=epoch / 10))
+            robust = share * comes_to(schedule.stop)
             noted({"epoch": epoch, "epsilon": 0.1 * share, "validation/clean": 0.9, "validation/robust": robust})
 
     monkeypatch.setattr("poise.commands.tune.fine_tuned", fine_tuned)
@@ -183,6 +184,44 @@ def test_options_that_do_not_go_together_cost_a_trial_and_not_the_search(tmp_pat
     reasons = {trial.state.name: trial.user_attrs.get("reason", "") for trial in _trials(tmp_path / "search")}
     assert reasons["COMPLETE"] == ""
     assert "a hinge needs 0 <= start <= stop <= 1" in reasons["PRUNED"]
+
+
+def test_options_that_the_network_does_not_allow_cost_a_trial_and_not_the_search(recipe, tmp_path, monkeypatch):
+    transfer = {"kind": "last", "blocks": {"from": 1, "to": 6}}
+    recipe.write_text(yaml.safe_dump({**yaml.safe_load(RECIPE), "transfer": transfer}))
+    row = {"epoch": 0, "epsilon": 0.1, "validation/clean": 1.0}
+    monkeypatch.setattr("poise.commands.tune.fine_tuned", lambda *_, noted, **__: noted(row))
+    poise.tune(recipe, trials=6, maximise="clean", out=tmp_path / "search")
+    for trial in _trials(tmp_path / "search"):
+        blocks = trial.params["transfer.blocks"]
+        told = f"this network has 3 blocks before its head; got {blocks}" if blocks > 3 else ""
+        assert (trial.state.name, trial.user_attrs.get("reason", "")) == ("PRUNED" if told else "COMPLETE", told)
+    assert {trial.state.name for trial in _trials(tmp_path / "search")} == {"COMPLETE", "PRUNED"}
+
+
+def test_what_no_trial_can_do_any_more_ends_the_search(recipe, tmp_path, monkeypatch):
+    from poise.commands.finetune import prepared
+
+    row, calls = {"epoch": 0, "epsilon": 0.1, "validation/clean": 1.0}, []
+
+    def prepared_at_first(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) > 2:
+            raise Misuse("the data is gone")
+        return prepared(*arguments, **options)
+
+    monkeypatch.setattr("poise.commands.tune.prepared", prepared_at_first)
+    monkeypatch.setattr("poise.commands.tune.fine_tuned", lambda *_, noted, **__: noted(row))
+    with pytest.raises(Misuse, match="the data is gone"):
+        poise.tune(recipe, trials=6, maximise="clean", out=tmp_path / "search")
+    assert [trial.state.name for trial in _trials(tmp_path / "search")] == ["COMPLETE", "FAIL"]
+
+
+@pytest.mark.parametrize("stop", [{"from": 0.1, "to": 1.0}, {"among": [0.1, 1.0]}])
+def test_a_ramp_may_start_after_the_earliest_stop(recipe, stop):
+    schedule = {"kind": "hinge", "start": {"from": 0.2, "to": 0.5}, "stop": stop}
+    recipe.write_text(yaml.safe_dump({**yaml.safe_load(RECIPE), "schedule": schedule}))
+    assert [str(each) for each in poise.rehearse("tune", recipe=recipe, maximise="clean").works]
 
 
 def _started(recipe: Path, out: Path, trials: int) -> subprocess.Popen[str]:
@@ -239,6 +278,9 @@ def _options(recipe: Path, out: Path) -> dict:
         ({"validate_on": 0}, {}, "give the recipe a validate_on above 0"),
         ({"limits": 3}, {}, "limits"),
         ({"training": {"epochs": {"from": 0, "to": 2}}}, {}, "epochs must be a whole number of at least 1; got 0"),
+        ({"data": "folder:nowhere"}, {}, "nowhere"),
+        ({"transfer": {"kind": "last", "blocks": {"from": 5, "to": 6}}}, {}, "this network has 3 blocks .* got 5"),
+        ({}, {"suite": "fst", "maximise": "clean"}, "unknown suite 'fst'; did you mean 'fast'"),
         ({}, {"trials": 0}, "trials must be at least 1"),
         ({}, {"prune_after": 2.0}, "prune_after is a share of the epochs"),
         ({}, {"maximise": "robst"}, "unknown figure 'robst'; valid: expected, clean"),

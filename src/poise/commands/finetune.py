@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -83,23 +83,35 @@ def finetune(
     """
     out = None if out is None else Path(out)
     options = {name: value for name, value in locals().items() if name != "resume"}
-    return fine_tuned(options, resume=resume)
+    return fine_tuned(prepared(options), resume=resume)
 
 
-def fine_tuned(
-    options: Mapping[str, Any],
-    *,
-    resume: bool = False,
-    measuring: Callable[..., Judging | None] = validation,
-    noted: Noted = lambda _: None,
-) -> Run:
-    """What `finetune` does with its options; a search measures and listens in its own way.
+@dataclass(frozen=True)
+class Prepared:
+    """A fine-tuning with everything opened and checked; nothing is made for it yet.
 
     Args:
         options: those of `finetune`, all but resume.
-        resume: go on with the interrupted run.
+        task: what is to be trained.
+        validate: called after every epoch.
+        standard: clean accuracy of the standard fine-tuning to compare with; None for none.
+    """
+
+    options: Mapping[str, Any]
+    task: Task
+    validate: Judging | None
+    standard: float | None
+
+
+def prepared(options: Mapping[str, Any], *, measuring: Callable[..., Judging | None] = validation) -> Prepared:
+    """What `fine_tuned` needs; a search measures in its own way.
+
+    Args:
+        options: those of `finetune`, all but resume.
         measuring: makes what is called after every epoch, from the arguments of `validation`.
-        noted: told of every epoch's figures.
+
+    Raises:
+        Misuse: for anything that cannot be done, whatever the folder.
     """
     given = SimpleNamespace(**options)
     check_validation(given.validate_on, given.schedule)
@@ -109,12 +121,24 @@ def fine_tuned(
     task = _task(given, splits.train)
     check_task(task, given.trackers)
     validate = measuring(splits.validation, given.threat, given.validate_on, given.schedule, given.seed)
+    return Prepared(options, task, validate, standard)
+
+
+def fine_tuned(ready: Prepared, *, resume: bool = False, noted: Noted = lambda _: None) -> Run:
+    """What `finetune` does once all is checked; a search listens.
+
+    Args:
+        ready: the fine-tuning.
+        resume: go on with the interrupted run.
+        noted: told of every epoch's figures.
+    """
+    given, task = SimpleNamespace(**ready.options), ready.task
 
     def works() -> list[Work]:
-        return training_works(task) + validation_works(validate, task.classifier, given.training.epochs)
+        return training_works(task) + validation_works(ready.validate, task.classifier, given.training.epochs)
 
-    folder = begun("finetune", options, given.out, resume=resume, works=works)
-    setting = setting_of(task, standard)
+    folder = begun("finetune", ready.options, given.out, resume=resume, works=works)
+    setting = setting_of(task, ready.standard)
     look = attending(folder, setting)
 
     def both(row: Mapping[str, float]) -> None:
@@ -122,7 +146,7 @@ def fine_tuned(
         noted(row)
 
     say(f"{folder.path.name}: {plan_of(task)}")
-    fit(task, folder, f"fine-tuning {folder.path.name}", validate=validate, noted=both, trackers=given.trackers)
+    fit(task, folder, f"fine-tuning {folder.path.name}", validate=ready.validate, noted=both, trackers=given.trackers)
     conclusion(folder, setting)
     say(f"{folder.path}: {given.training.epochs} epochs, {seconds(folder):.1f} s")
     return Run(folder)

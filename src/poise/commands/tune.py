@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from poise.commands.finetune import fine_tuned
+from poise.commands.finetune import fine_tuned, prepared
 from poise.commands.fitting.validation import Judging, validation
 from poise.commands.parsing import options_of
 from poise.commands.recipe import plain, read_recipe, recipe_text
@@ -17,7 +17,16 @@ from poise.commands.rehearsal.demand import EXAMINATION_UNKNOWN, TRAINING_UNKNOW
 from poise.commands.rehearsal.estimate import Work, rehearsal_of, rehearsed
 from poise.commands.run import fresh_path
 from poise.commands.searching.goals import Bound, figure_points, figures_of, read_bound
-from poise.commands.searching.space import Space, Span, filled, first_of, space_of, suggested, with_default_space
+from poise.commands.searching.space import (
+    Space,
+    Span,
+    Value,
+    filled,
+    samples_of,
+    space_of,
+    suggested,
+    with_default_space,
+)
 from poise.commands.searching.studies import Study, open_study
 from poise.commands.searching.trial import Standing, Trial
 from poise.commands.telling.terminal import say
@@ -34,7 +43,7 @@ from poise.schedules import Schedule
 
 _UNKNOWN = (
     "which trials will be stopped early, or tried again: all are counted whole",
-    "options that change the cost: each trial is counted with the first value of every range",
+    "options that change the cost: each trial is counted with the first value of every range that goes with the others",
 )
 
 
@@ -83,6 +92,7 @@ def tune(
     search = _Search.read(Path(recipe), maximise, where, suite)
     _check(trials, prune_after)
     rehearsed("tune", options, lambda: search.works(trials), (*_UNKNOWN, *TRAINING_UNKNOWN, *EXAMINATION_UNKNOWN))
+    search.suitable()
     folder = Path(out) if out else fresh_path(Path("runs/tune"))
     with open_study(
         storage or str(folder / "study.db"),
@@ -116,7 +126,7 @@ class _Search:
         tree = {name: value for name, value in tree.items() if name not in {"out", "resume"}}
         space = space_of(tree)
         bounds = tuple(read_bound(text) for text in ([where] if isinstance(where, str) else where or []))
-        options = options_of("finetune", _possible(tree, space))
+        options = options_of("finetune", _possible(tree, samples_of(space)[0], space))
         if not options["validate_on"]:
             raise Misuse("a search judges on validation images; give the recipe a validate_on above 0")
         names = (maximise, *(bound.figure for bound in bounds))
@@ -134,21 +144,37 @@ class _Search:
         """Figures that are measured after every epoch."""
         return (self.maximise, *(bound.figure for bound in self.bounds))
 
+    def suitable(self) -> Mapping[str, Any]:
+        """Options of a trial that could be tried, with everything opened and checked that a fine-tuning looks at.
+
+        Raises:
+            Misuse: what the first sample is refused for, where all are refused.
+        """
+        refused = []
+        for values in samples_of(self.space):
+            try:
+                options = options_of("finetune", _possible(self.tree, values, self.space))
+                return prepared(options, measuring=self.measuring).options
+            except Misuse as error:
+                refused.append(error)
+        raise refused[0]
+
     def attempt(self, trial: Trial, folder: Path) -> None:
         """One fine-tuning, from its options to its figure."""
         values = suggested(self.space, trial.number, trial.whole, trial.among)
         try:
             options = options_of("finetune", filled(self.tree, {**values, "out": folder.as_posix()}))
-        except Misuse as error:  # single options are fine, together they are not
+            ready = prepared({**options, "out": folder}, measuring=self.measuring)
+        except Misuse as error:  # its options do not go together, or not with the network
+            self.suitable()  # unless all are refused by now
             trial.give_up(str(error))
             return
-        options["out"] = Path(options["out"])
 
         def noted(row: Mapping[str, float]) -> None:
             trial.report(self.standing(row, options["training"].epochs))
 
         try:
-            fine_tuned(options, resume=RunFolder(folder).recipe.is_file(), measuring=self.measuring, noted=noted)
+            fine_tuned(ready, resume=RunFolder(folder).recipe.is_file(), noted=noted)
         except Failure as error:
             trial.give_up(str(error))
 
@@ -173,9 +199,9 @@ class _Search:
         return _Judging(usual if schedule.hears else None, usual.images, examination, self.names)
 
     def works(self, trials: int) -> list[Work]:
-        """What the trials cost, were none of them stopped: each like the first that might be tried."""
-        options = options_of("finetune", _possible(self.tree, self.space))
-        one = rehearsal_of(lambda: fine_tuned(options, measuring=self.measuring))
+        """What the trials cost, were none of them stopped: each like the first that can be tried."""
+        options = self.suitable()
+        one = rehearsal_of(lambda: fine_tuned(prepared(options, measuring=self.measuring)))
         return [work * trials for work in one.works]
 
     def keep(self, study: Study, folder: Path) -> None:
@@ -247,16 +273,8 @@ def _check(trials: int, prune_after: float) -> None:
         raise Misuse("start poise tune itself several times on one storage; each of its trials runs in one process")
 
 
-def _possible(tree: Mapping[str, Any], space: Space) -> dict[str, Any]:
-    """The recipe with values that any parser must accept, to find its faults before a search begins."""
-    values = first_of(space)
-    if "schedule.stop" in space and "schedule.start" not in space:
-        values["schedule.stop"] = max(_ends(space, "schedule.stop", 1))
-    return filled(tree, values)
-
-
-def _ends(space: Space, path: str, value: float) -> tuple[Any, ...]:
-    kind = space.get(path)
-    if kind is None:
-        return (value,)
-    return getattr(kind, "values", None) or (kind.low, kind.high)  # type: ignore[union-attr]
+def _possible(tree: Mapping[str, Any], values: Mapping[str, Value], space: Space) -> dict[str, Any]:
+    """The recipe with a sample's values; where a ramp stops, the highest, so that it can start at any."""
+    ends = space["schedule.stop"].ends if "schedule.stop" in space else ()
+    numbers = [end for end in ends if isinstance(end, int | float)]
+    return filled(tree, {**values, "schedule.stop": max(numbers)} if numbers else values)

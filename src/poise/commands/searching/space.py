@@ -34,6 +34,11 @@ class Span:
     log: bool = False
 
     @property
+    def ends(self) -> tuple[Value, ...]:
+        """The two."""
+        return self.low, self.high
+
+    @property
     def whole(self) -> bool:
         """Whether only whole numbers count."""
         return isinstance(self.low, int) and isinstance(self.high, int)
@@ -44,6 +49,11 @@ class Listed:
     """One of these values."""
 
     values: tuple[Value, ...]
+
+    @property
+    def ends(self) -> tuple[Value, ...]:
+        """All of them."""
+        return self.values
 
 
 Range = Span | Listed
@@ -106,9 +116,13 @@ def suggested(
     }
 
 
-def first_of(space: Space) -> dict[str, Value]:
-    """The low end of every range: values with which a recipe can be tried out before a search begins."""
-    return {path: kind.values[0] if isinstance(kind, Listed) else kind.low for path, kind in space.items()}
+def samples_of(space: Space) -> list[dict[str, Value]]:
+    """Values with which a recipe can be tried out before a search begins: every listed one and every end comes up.
+
+    The first sample holds the low end of every range.
+    """
+    count = max((len(kind.ends) for kind in space.values()), default=1)
+    return [{path: kind.ends[number % len(kind.ends)] for path, kind in space.items()} for number in range(count)]
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

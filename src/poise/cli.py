@@ -17,7 +17,7 @@ EXIT_CODES = {
     0: "done; a gate passed",
     FAILED: "work began and could not go on, or an error of poise itself; a gate failed",
     REFUSED: "the request cannot be honoured, or a file not be read or written; a gate cannot be judged",
-    INTERRUPTED: "interrupted by Ctrl-C; a profile goes on with the same command, a run with --resume",
+    INTERRUPTED: "interrupted by Ctrl-C; a profile or a search goes on with the same command, a run with --resume",
 }
 """What each exit code means."""
 
@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _told(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", REFUSED)
     except KeyboardInterrupt:
         return _told(
-            "interrupted; a profile goes on with the same command, a run with --config RUN/recipe.yaml --resume",
+            "interrupted; a profile or a search goes on with the same command, a run with --config RUN/recipe.yaml "
+            "--resume",
             INTERRUPTED,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -255,7 +256,6 @@ def test_a_killed_trial_is_taken_up_where_it_stood(tmp_path, monkeypatch):
     assert 0 < done < 40
     monkeypatch.setattr(studies, "HEARTBEAT_SECONDS", 1)
     monkeypatch.setattr(studies, "GRACE_SECONDS", 1)
-    time.sleep(2)
     poise.tune(path, trials=1, maximise="clean", out=out, prune_after=1)
     first, second = _trials(out)
     assert (first.state.name, second.state.name) == ("FAIL", "COMPLETE")
@@ -263,6 +263,84 @@ def test_a_killed_trial_is_taken_up_where_it_stood(tmp_path, monkeypatch):
     assert [place.name for place in (out / "trials").iterdir()] == ["00000"]
     whole = finetune(**_options(out / "trials" / "00000" / "recipe.yaml", tmp_path / "whole"))
     assert whole.history()[-1]["validation/clean"] == second.value
+
+
+def _left_running(out: Path) -> tuple:
+    """A trial that a process is at, which has just said so."""
+    out.mkdir()
+    storage = optuna.storages.RDBStorage(f"sqlite:///{out / 'study.db'}")
+    study = optuna.create_study(study_name="poise", storage=storage, direction="maximize")
+    trial = study.ask()
+    storage.record_heartbeat(trial._trial_id)
+    return storage, trial._trial_id
+
+
+def test_a_trial_whose_process_is_silent_is_waited_for_and_taken_up(recipe, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(studies, "GRACE_SECONDS", 2)
+    row = {"epoch": 0, "epsilon": 0.1, "validation/clean": 1.0}
+    monkeypatch.setattr("poise.commands.tune.fine_tuned", lambda *_, noted, **__: noted(row))
+    _left_running(tmp_path / "search")
+    poise.tune(recipe, trials=1, maximise="clean", out=tmp_path / "search")
+    assert [trial.state.name for trial in _trials(tmp_path / "search")] == ["FAIL", "COMPLETE"]
+    assert "waiting for 1 trial that another process may still be at, at most 2 s" in capfd.readouterr().err
+
+
+def test_a_trial_whose_process_lives_is_left_to_it(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "GRACE_SECONDS", 2)
+    storage, living = _left_running(tmp_path / "search")
+    monkeypatch.setattr(studies.time, "sleep", lambda _: storage.record_heartbeat(living))
+    with pytest.raises(Failure, match=r"none of 0 trials .*; other processes are at 1 more"):
+        poise.tune(recipe, trials=1, maximise="clean", out=tmp_path / "search")
+    assert [trial.state.name for trial in _trials(tmp_path / "search")] == ["RUNNING"]
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_trial_interrupted_after_its_last_epoch_keeps_its_figure(recipe, tmp_path, monkeypatch, told):
+    from poise.commands.finetune import fine_tuned
+
+    errors = []
+
+    def interrupted(ready, *, noted, **options):
+        def last(row):
+            if told or row["epoch"] < 2:
+                noted(row)
+            if row["epoch"] == 2:
+                raise KeyboardInterrupt
+
+        return fine_tuned(ready, noted=last, **options)
+
+    handler = logging.Handler()
+    handler.emit = errors.append
+    monkeypatch.setattr(logging.getLogger("optuna"), "handlers", [handler])
+    out = tmp_path / "search"
+    options = {"trials": 1, "maximise": "clean", "where": "clean >= 0", "out": out}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("poise.commands.tune.fine_tuned", interrupted)
+        poise.tune(recipe, **options)
+    assert not errors
+    poise.tune(recipe, **options)
+    first, second = _trials(out)
+    assert (first.state.name, second.state.name) == ("FAIL", "COMPLETE")
+    history = RunFolder(out / "trials" / "00000").history()
+    assert second.value == history[-1]["validation/clean"]
+    assert second.intermediate_values == {row["epoch"]: row["validation/clean"] for row in history}
+
+
+def test_the_same_command_goes_on_without_being_told_where(recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    row = {"epoch": 0, "epsilon": 0.1, "validation/clean": 1.0}
+    monkeypatch.setattr("poise.commands.tune.fine_tuned", lambda *_, noted, **__: noted(row))
+
+    def tuned(**options):
+        return poise.tune(recipe, **{"trials": 1, "maximise": "clean", **options}).parent.as_posix()
+
+    assert tuned() == "runs/tune"
+    assert tuned(seed=1) == "runs/tune-2"
+    assert tuned(trials=2) == "runs/tune"
+    assert tuned(trials=2) == "runs/tune-3"
+    assert [len(_trials(Path("runs") / name)) for name in ("tune", "tune-2", "tune-3")] == [2, 1, 2]
+    assert tuned(storage="runs/elsewhere.db") == "runs/tune-4"
+    assert tuned(storage="runs/elsewhere.db") == "runs/tune-4"
 
 
 def _options(recipe: Path, out: Path) -> dict:

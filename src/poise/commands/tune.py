@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from poise.commands.parsing import options_of
 from poise.commands.recipe import plain, read_recipe, recipe_text
 from poise.commands.rehearsal.demand import EXAMINATION_UNKNOWN, TRAINING_UNKNOWN
 from poise.commands.rehearsal.estimate import Work, rehearsal_of, rehearsed
-from poise.commands.run import fresh_path
+from poise.commands.searching.folders import marked, search_folder
 from poise.commands.searching.goals import Bound, figure_points, figures_of, read_bound
 from poise.commands.searching.space import (
     Space,
@@ -27,10 +28,10 @@ from poise.commands.searching.space import (
     suggested,
     with_default_space,
 )
-from poise.commands.searching.studies import Study, open_study
+from poise.commands.searching.studies import Study, ended, open_study
 from poise.commands.searching.trial import Standing, Trial
 from poise.commands.telling.terminal import say
-from poise.core.files import write_text
+from poise.core.files import digest_words, write_text
 from poise.core.misuse import Failure, Misuse
 from poise.core.processes import process_state
 from poise.core.run_folder import RunFolder
@@ -64,8 +65,8 @@ def tune(
     Every trial is a fine-tuning, judged on its validation images after every epoch; test images are never looked at. A
     trial is stopped where, after the same epoch and at the same epsilon, it is below the middle of at least four that
     were finished within the bounds; so one whose schedule ramps later is not measured by those that ramped before, and
-    none is stopped after its last epoch. Start the same command again to go
-    on, or several times at once to share the work: killed trials are taken up where they stood.
+    none is stopped after its last epoch. Start the same command again to go on, or several times at once to share the
+    work: killed trials are taken up where they stood, once nothing was heard of them for three minutes.
 
     Args:
         recipe: a recipe of poise finetune in which options may stand as ranges, {from: 1e-4, to: 1e-2, log: true} or
@@ -78,7 +79,8 @@ def tune(
         prune_after: share of its epochs up to which no trial is stopped; 1 stops none.
         storage: where the study is kept: a file, or the URL of a database that several machines reach; by default a
             file in the folder.
-        out: folder of the study, made or gone on with; by default runs/tune, with a number behind it where that exists.
+        out: folder of the study, made or gone on with; by default the newest of runs/tune, runs/tune-2, ... that the
+            same command began and has not ended, else a new one.
         seed: decides what is tried.
 
     Returns:
@@ -93,13 +95,13 @@ def tune(
     _check(trials, prune_after)
     rehearsed("tune", options, lambda: search.works(trials), (*_UNKNOWN, *TRAINING_UNKNOWN, *EXAMINATION_UNKNOWN))
     search.suitable()
-    folder = Path(out) if out else fresh_path(Path("runs/tune"))
-    with open_study(
-        storage or str(folder / "study.db"),
-        identity=search.identity,
-        prune_after=prune_after,
-        seed=seed,
-    ) as study:
+    mark = digest_words([search.identity, storage or "", str(seed)])
+    folder = Path(out) if out else search_folder(mark, lambda at: not storage and ended(at / "study.db", trials))
+    place = storage or str(marked(folder, mark) / "study.db")
+    with open_study(place, identity=search.identity, prune_after=prune_after, seed=seed) as study:
+        marked(folder, mark)
+        if done := len(study.history()):
+            say(f"{folder}: going on after {done} of {trials} trials")
         study.run(
             lambda trial: search.attempt(trial, _place(folder, trial.origin)),
             trials,
@@ -134,10 +136,10 @@ class _Search:
         return cls(tree=tree, space=space, maximise=maximise, bounds=bounds, suite=suite, points=points)
 
     @property
-    def identity(self) -> Any:
-        """What makes the trials of one study comparable."""
+    def identity(self) -> str:
+        """A digest of what makes the trials of one study comparable."""
         asked = {"maximise": self.maximise, "where": [str(bound) for bound in self.bounds], "suite": self.suite}
-        return plain({"recipe": self.tree, **asked})
+        return digest_words([json.dumps(plain({"recipe": self.tree, **asked}), sort_keys=True)])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -173,8 +175,11 @@ class _Search:
         def noted(row: Mapping[str, float]) -> None:
             trial.report(self.standing(row, options["training"].epochs))
 
+        run = RunFolder(folder)
+        if trial.again:
+            trial.recall([self.standing(row, options["training"].epochs) for row in run.history()])
         try:
-            fine_tuned(ready, resume=RunFolder(folder).recipe.is_file(), noted=noted)
+            fine_tuned(ready, resume=run.recipe.is_file(), noted=noted)
         except Failure as error:
             trial.give_up(str(error))
 
@@ -226,13 +231,13 @@ class _Search:
         tried = study.history()
         best = best_of(tried)
         page, target = folder / "search.html", folder / "best.yaml"
+        working = study.working
+        elsewhere = f"; other processes are at {working} more, and will say what these come to" if working else ""
         if best is None:
             bounds = ", ".join(map(str, self.bounds)) or "none"
-            raise Failure(
-                f"none of {len(tried)} trials was finished within the bounds ({bounds}); see {page}, widen a range or "
-                "a bound, and go on with more trials"
-            )
-        say(f"{target}: {self.maximise} {best.value:.1%}, trial {best.number} of {len(tried)}; see {page}")
+            advice = elsewhere or f"; see {page}, widen a range or a bound, and go on with more trials"
+            raise Failure(f"none of {len(tried)} trials was finished within the bounds ({bounds}){advice}")
+        say(f"{target}: {self.maximise} {best.value:.1%}, trial {best.number} of {len(tried)}{elsewhere}; see {page}")
         return target
 
 

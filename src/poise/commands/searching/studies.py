@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from typing import Any
 
 from poise.commands.searching.stopping import Course
 from poise.commands.searching.trial import Trial, course_of, origin_of, within
-from poise.core.files import digest_words
+from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse
 from poise.core.streams import hashed
 from poise.reporting.tried import Tried
@@ -23,6 +22,7 @@ HEARTBEAT_SECONDS, GRACE_SECONDS = 60, 180
 _NAME = "poise"
 _RETRIES = 3
 _LOCK_SECONDS = 60
+_LOOK_SECONDS, _CLOCK_SECONDS = 0.5, 2
 _OPENINGS, _OPENING_SECONDS = 10, 0.3
 
 
@@ -40,6 +40,9 @@ class Study:
 
     def run(self, attempt: Callable[[Trial], None], count: int, after: Callable[[], None]) -> None:
         """Try until the study holds a number of trials, counting those that other processes are at.
+
+        A process that was killed cannot say so: its trial counts until it has been silent for `GRACE_SECONDS`. So the
+        end waits that long for trials of others, and takes up those that fall silent.
 
         Args:
             attempt: carries out a trial; its last report is the trial's value.
@@ -62,14 +65,19 @@ class Study:
             trial.settle()
             return float(trial.value or 0.0)
 
-        def ended(study: Any, _: Any) -> None:
+        def finish(study: Any, _: Any) -> None:
             after()
             if self._enough(count):
                 study.stop()
 
         fail_stale_trials(self._study)
-        if not self._enough(count):
-            self._study.optimize(objective, callbacks=[ended])
+        while not self._enough(count) or self._abandoned(count):
+            self._study.optimize(objective, callbacks=[finish])
+
+    @property
+    def working(self) -> int:
+        """How many trials processes are at."""
+        return sum(trial.state.name == "RUNNING" for trial in self._study.get_trials(deepcopy=False))
 
     def history(self) -> list[Tried]:
         """All trials that ended with a figure, or without one, in their order."""
@@ -86,6 +94,21 @@ class Study:
             for trial in self._study.get_trials(deepcopy=False)
             if trial.state.name in names
         ]
+
+    def _abandoned(self, count: int) -> bool:
+        """Whether trials are left to do after all: waits until all have ended, or any still at work must be alive."""
+        from optuna.storages import fail_stale_trials  # noqa: PLC0415
+
+        if working := self.working:
+            trials = f"{working} trial{'s' * (working > 1)}"
+            say(f"waiting for {trials} that another process may still be at, at most {GRACE_SECONDS} s")
+        until = time.monotonic() + GRACE_SECONDS + _CLOCK_SECONDS
+        while self.working and time.monotonic() < until:
+            time.sleep(_LOOK_SECONDS)
+            fail_stale_trials(self._study)
+            if not self._enough(count):
+                return True
+        return False
 
     def _rivals(self) -> list[Course]:
         """How the trials went that may be the best."""
@@ -104,12 +127,12 @@ class Study:
 
 
 @contextmanager
-def open_study(place: str, *, identity: Any, prune_after: float, seed: int) -> Iterator[Study]:
+def open_study(place: str, *, identity: str, prune_after: float, seed: int) -> Iterator[Study]:
     """A study, made or gone on with.
 
     Args:
         place: a file, or the URL of a database.
-        identity: what is searched and what for; a study of something else is refused.
+        identity: digest of what is searched and what for; a study of something else is refused.
         prune_after: share of a trial's epochs up to which it is not stopped.
         seed: decides what is tried.
 
@@ -120,7 +143,7 @@ def open_study(place: str, *, identity: Any, prune_after: float, seed: int) -> I
     from optuna.pruners import NopPruner  # noqa: PLC0415
 
     level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it would tell of an interruption by its traceback
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -138,6 +161,24 @@ def open_study(place: str, *, identity: Any, prune_after: float, seed: int) -> I
             yield Study(study, prune_after=prune_after, seed=seed)
     finally:
         optuna.logging.set_verbosity(level)
+
+
+def ended(place: Path, count: int) -> bool:
+    """Whether a study holds so many trials that have ended.
+
+    Args:
+        place: its file; where there is none, nothing has ended.
+        count: trials.
+    """
+    from optuna import load_study  # noqa: PLC0415
+
+    if not place.is_file():
+        return False
+    try:
+        study = load_study(study_name=_NAME, storage=f"sqlite:///{place}")
+    except KeyError:  # it is being made
+        return False
+    return sum(trial.state.name in {"COMPLETE", "PRUNED"} for trial in study.get_trials(deepcopy=False)) >= count
 
 
 def _storage(place: str) -> Any:
@@ -173,13 +214,12 @@ def _retry() -> Any:
     return RetryHeartbeatStaleTrialCallback(max_retry=_RETRIES, inherit_intermediate_values=True)
 
 
-def _claim(study: Any, place: str, identity: Any) -> None:
+def _claim(study: Any, place: str, identity: str) -> None:
     """Refuse a study that was begun for something else."""
-    digest = digest_words([json.dumps(identity, sort_keys=True)])
     found = study.user_attrs.get("identity")
     if found is None:
-        study.set_user_attr("identity", digest)
-    elif found != digest:
+        study.set_user_attr("identity", identity)
+    elif found != identity:
         raise Misuse(
             f"the study at {place} was begun with another recipe, figure, bounds or suite; go on with those, or search "
             "elsewhere with --out"

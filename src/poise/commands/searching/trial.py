@@ -33,7 +33,7 @@ class Standing:
 
 
 class Trial:
-    """One fine-tuning of a study.
+    """One fine-tuning of a study; `again` says whether it takes up one that was interrupted.
 
     Args:
         trial: optuna's.
@@ -45,7 +45,7 @@ class Trial:
     def __init__(self, trial: Any, found: Any, *, prune_after: float, rivals: Callable[[], Iterable[Course]]) -> None:
         self._trial, self._prune_after, self._rivals = trial, prune_after, rivals
         self._course = course_of(found)
-        self.origin = origin_of(found)
+        self.origin, self.again = origin_of(found), found.number != origin_of(found)
         self.value: float | None = None
 
     def number(self, path: str, low: float, high: float, *, log: bool) -> float:
@@ -68,10 +68,17 @@ class Trial:
             self.settle()
             self._end(f"stopped after epoch {standing.epoch + 1}, as it fell behind the others")
 
+    def recall(self, standings: Sequence[Standing]) -> None:
+        """Note where the trial stood when it was interrupted, as far as that was not noted then."""
+        missing = [standing for standing in standings if standing.epoch not in self._course.values]
+        for standing in missing or standings[-1:]:
+            self._note(standing)
+
     def settle(self) -> None:
         """Tell the search how far the trial ended from its bounds."""
         for bound, excess in self._trial.user_attrs.get("violations", {}).items():
-            self._trial.set_constraint(bound, excess)
+            if bound not in self._trial.constraints:  # one that was interrupted here has told already
+                self._trial.set_constraint(bound, excess)
 
     def give_up(self, reason: str) -> None:
         """End the trial without a figure."""
@@ -79,13 +86,14 @@ class Trial:
         self._end(f"given up: {reason}")
 
     def _note(self, standing: Standing) -> None:
-        self.value = standing.value
+        self.value, known = standing.value, standing.epoch in self._course.values
         epsilons = {**self._course.epsilons, standing.epoch: standing.epsilon}
         self._course = Course({**self._course.values, standing.epoch: standing.value}, epsilons)
         self._trial.set_user_attr("figures", dict(standing.figures))
         self._trial.set_user_attr("violations", dict(standing.violations))
         self._trial.set_user_attr("epsilons", epsilons)
-        self._trial.report(standing.value, standing.epoch)
+        if not known:
+            self._trial.report(standing.value, standing.epoch)
 
     def _end(self, told: str) -> None:
         from optuna import TrialPruned  # noqa: PLC0415 - an extra

@@ -31,7 +31,7 @@ check: $(READY)
 	$(MAKE) docs
 
 docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # A benchmark ends with 1 where a figure falls short of its floor; the others run all the same.
 bench-gpu: judges

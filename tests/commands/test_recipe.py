@@ -47,7 +47,8 @@ def test_what_was_written_expands_to_import_paths():
     inner = tree["objective"]["init_args"]["attack"]
     assert inner["class_path"] == "poise.attacks.pgd.PGD"
     assert inner["init_args"]["steps"] == 3
-    assert expanded({"schedule": "fixed"}) == {"schedule": {"class_path": "poise.schedules.fixed.Fixed"}}
+    fixed = {"class_path": "poise.schedules.fixed.Fixed", "init_args": {"every": "epoch"}}
+    assert expanded({"schedule": "fixed"}) == {"schedule": fixed}
 
 
 def test_members_may_stand_inside_members():

@@ -17,7 +17,7 @@ Rows = Int[np.ndarray, " m"]
 class Count(NamedTuple):
     """How many of some examples have a property.
 
-    Args:
+    Attributes:
         certain: those that have it whatever the open verdicts turn out to be.
         possible: those that have it or may yet; equal to `certain` once every verdict is in.
         total: examples in all.

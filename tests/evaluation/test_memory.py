@@ -50,6 +50,16 @@ def test_rows_that_wait_again_are_taken_again():
         assert waiting.first() is None
 
 
+def test_a_suite_may_have_hundreds_of_searches():
+    """autoattack-plus through four surrogates has 166 units."""
+    waiting = Waiting(400, 200)
+    for row in range(400):
+        waiting.put(row, row % 200)
+    for search in range(200):
+        assert waiting.first() == search
+        assert sorted(waiting.take(search, 9).tolist()) == [search, search + 200]
+
+
 def test_what_is_known_of_an_example_takes_few_bytes():
     brackets = Brackets(np.ones(1000, dtype=bool), 9, 20)
     arrays = [value for value in vars(brackets).values() if isinstance(value, np.ndarray)]

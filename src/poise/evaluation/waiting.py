@@ -1,4 +1,4 @@
-"""Which examples wait for which search: one byte an example, however many there are."""
+"""Which examples wait for which search: two bytes an example, however many there are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Waiting:
     """
 
     def __init__(self, count: int, searches: int) -> None:
-        self._search = np.full(count, _NOTHING, dtype=np.int8)
+        self._search = np.full(count, _NOTHING, dtype=np.int16)
         self._waiting = [0] * searches
         self._place = 0
 

@@ -29,8 +29,10 @@ from poise.core.streams import Stream
 from poise.core.threat import Threat
 from poise.evaluation import Examination, examine, read_profile, write_profile
 from poise.evaluation.brackets import Brackets, Work
+from poise.evaluation.image_journal import Found, ImageJournal
 from poise.evaluation.journal import Event, Journal, remove_journals
 from poise.evaluation.judge import _Examining
+from poise.evaluation.pixel_formats import Pixels
 from poise.evaluation.standing import Standing
 from tests.evaluation.profiles import header, profile
 from tests.models_for_tests import random_images, small_network
@@ -265,6 +267,28 @@ def test_a_profile_with_any_byte_changed_or_cut_is_read_or_refused_by_name(tmp_p
         path.write_bytes(changed)
         refused += _refused(lambda: read_profile(path), path.name)
     assert refused > 150
+
+
+@pytest.mark.parametrize("name", ["a[1].parquet", "a*.parquet", "a?.parquet", "[!b].parquet"])
+def test_a_name_is_no_pattern(tmp_path, name):
+    """What is taken up and removed are the journals of that very name, and none of a name that it would match."""
+    events = [Event(0, Work(0, 3), None), Event(1, Work(2, 2), 1)]
+    written = [_journals_of(tmp_path / each, events) for each in (name, "a1.parquet", "ab.parquet")]
+    journal, images = Journal(tmp_path / name, header(EPSILONS), EXAMPLES, UNITS), written[0][1]
+    assert list(journal.replay()) == events
+    images.scan()
+    assert images.holds(1, 1)
+    remove_journals(tmp_path / name)
+    assert {file.name.split(".")[0] for file in tmp_path.iterdir()} == {"a1", "ab"}
+
+
+def _journals_of(path, events):
+    journal, images = Journal(path, header(EPSILONS), EXAMPLES, UNITS), ImageJournal(path, "m" * 32, EXAMPLES)
+    journal.open()
+    images.open()
+    images.write([Found(1, 1, Pixels("uint8", b"a"))])
+    journal.write(events)
+    return journal, images
 
 
 def _small():

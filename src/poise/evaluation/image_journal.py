@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from glob import escape
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -129,7 +130,7 @@ def image_journals(path: Path) -> list[Path]:
     Args:
         path: the profile.
     """
-    return sorted(path.parent.glob(f"{path.name}.images.*"))
+    return sorted(path.parent.glob(f"{escape(path.name)}.images.*"))
 
 
 def _packed(image: Found) -> bytes:

@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from glob import escape
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -171,7 +172,7 @@ def remove_journals(path: Path) -> None:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(path.parent.glob(f"{path.name}.journal.*"))
+    return sorted(path.parent.glob(f"{escape(path.name)}.journal.*"))
 
 
 def _end_of_lines(path: Path) -> int:

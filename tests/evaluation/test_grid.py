@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from poise.core.misuse import Misuse
-from poise.core.threat import Threat
-from poise.evaluation import epsilon_grid
+from poise.core.threat import Epsilon, Threat
+from poise.evaluation import Examination, epsilon_grid
 
 
 def test_linf_budgets_in_255ths_step_by_one_level():
@@ -26,6 +26,16 @@ def test_chosen_points_gain_zero_and_the_budget():
 def test_points_beyond_the_budget_are_refused():
     with pytest.raises(Misuse, match="grid point 9/255 lies beyond the threat's epsilon 8/255"):
         epsilon_grid(Threat(epsilon="8/255"), ["9/255"])
+
+
+def test_a_grid_has_at_most_62_points():
+    """The rest of an examination keeps what is known at each point in a bit of one number."""
+    many = [float(Epsilon(f"{point}/255")) for point in range(1, 62)]
+    assert len(epsilon_grid(Threat(epsilon="61/255"), many)) == 62
+    with pytest.raises(Misuse, match="at most 62 points, with 0 and the threat's epsilon; got 63"):
+        epsilon_grid(Threat(epsilon="62/255"), many)
+    with pytest.raises(Misuse, match="at most 62 points"):
+        Examination(threat=Threat(epsilon="62/255"), points=tuple(many))
 
 
 def test_a_budget_of_zero_is_one_point():

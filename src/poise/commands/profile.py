@@ -90,7 +90,7 @@ def profile(
         suite: the attacks: autoattack (the published ensemble), autoattack-plus (with restarts and untargeted FAB),
             autoattack-rand (for models whose output is random), apgd (the first two), pgd (40 steps), fast (10).
         mode: how an image's place on the grid is found: bisect, or ascending (every epsilon in turn).
-        points: epsilons at which to judge, such as 2/255,4/255; by default 0 to the threat's in steps.
+        points: epsilons at which to judge, such as 2/255,4/255, 60 at most; by default 0 to the threat's in steps.
         split: which images to judge on.
         image_size: resize the shorter side to this and crop the centre.
         limit: judge on this many images, the same ones every time.

@@ -17,7 +17,8 @@ from poise.core.misuse import Misuse
 Mode = Literal["bisect", "ascending"]
 
 _NOWHERE = -1
-_BITS = 62
+MOST_POINTS = 62
+"""Points that a grid has at most: what is known of an example at each is a bit of one number."""
 
 
 class Work(NamedTuple):
@@ -51,8 +52,8 @@ class Brackets:
     def __post_init__(self) -> None:
         if self.mode not in ("bisect", "ascending"):
             raise Misuse(f"a curve is made by 'bisect' or 'ascending'; got {self.mode!r}")
-        if self.points > _BITS:
-            raise Misuse(f"a grid has at most {_BITS} points; got {self.points}")
+        if self.points > MOST_POINTS:
+            raise Misuse(f"a grid has at most {MOST_POINTS} points; got {self.points}")
         count = len(self.right)
         self.robust_to = np.where(self.right, 0, -1).astype(np.int64)
         self.broken_from = np.where(self.right, self.points, 0).astype(np.int64)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from poise.core.misuse import Misuse
 from poise.core.threat import Epsilon, Threat
+from poise.evaluation.brackets import MOST_POINTS
 
 _LEVEL = 1 / 255
 _MOST_LEVELS = 16
@@ -23,14 +24,17 @@ def epsilon_grid(threat: Threat, points: Sequence[float | str] | None = None) ->
         points: the points between, in place of the default; 0 and the threat's epsilon are added.
 
     Raises:
-        Misuse: for points beyond the threat's epsilon.
+        Misuse: for points beyond the threat's epsilon, and for more than 62 in all.
     """
     top = float(threat.epsilon)
     if points is not None:
         chosen = {float(Epsilon(point)) for point in points}
         if max(chosen, default=0.0) > top:
             raise Misuse(f"grid point {Epsilon(max(chosen))} lies beyond the threat's epsilon {threat.epsilon}")
-        return tuple(sorted(chosen | {0.0, top}))
+        grid = tuple(sorted(chosen | {0.0, top}))
+        if len(grid) > MOST_POINTS:
+            raise Misuse(f"a grid has at most {MOST_POINTS} points, with 0 and the threat's epsilon; got {len(grid)}")
+        return grid
     levels = round(top / _LEVEL)
     if threat.norm == "linf" and top == levels / 255 and levels <= _MOST_LEVELS:
         return tuple(level / 255 for level in range(levels + 1))

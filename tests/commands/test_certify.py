@@ -53,7 +53,9 @@ def test_a_profile_made_anew_keeps_the_certificate_of_the_one_it_replaces(run, t
     words = {"suite": "fast", "points": [0.01], "out": out, "overwrite": True}
     poise.certify(run.address, limit=20, norm="linf", method="lipschitz", out=out)
     proof = read_profile(out).certificate
+    capsys.readouterr()
     found = poise.profile(run.address, limit=20, soundness=soundness, **words)
+    assert ("; soundness not checked" in capsys.readouterr().err) == (not soundness)
     assert found.epsilons == (0, 0.01, 0.1)
     assert np.array_equal(read_profile(out).certificate.radii, proof.radii)
     assert [finding.check for finding in read_profile(out).findings].count("certified-broken") == 1

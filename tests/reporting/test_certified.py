@@ -7,13 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from poise.evaluation import Certificate
+from poise.evaluation import Certificate, Finding
 from poise.reporting import Subject, write_report
 from poise.reporting.chart import accuracy_chart
 from poise.reporting.conditions import comparable_groups
+from poise.reporting.origin import origin_facts
 from poise.reporting.palette import Style
 from poise.reporting.sentences import sentences_of
 from tests.reporting.samples import profile, subject
+
+CONTRADICTED = Finding(check="certified-broken", status="block", evidence="1 of 5")
 
 
 def _certified(held, radii, **changes) -> Subject:
@@ -51,3 +54,16 @@ def test_without_a_certificate_nothing_is_said():
     group = comparable_groups([subject()])[0]
     assert len(accuracy_chart([(subject(), Style.nth(0))], group.conditions).lines) == 1
     assert not any("proven" in line for line in sentences_of(group))
+
+
+@pytest.mark.parametrize(
+    ("findings", "said"),
+    [
+        ((), "not checked"),
+        ((CONTRADICTED,), "not checked; block certified-broken: 1 of 5"),
+        ((Finding(check="monotone", status="pass", evidence="none"), CONTRADICTED), "1 of 2 checks passed; block"),
+    ],
+    ids=["none", "that of the certificate", "both"],
+)
+def test_a_certificates_own_check_does_not_pass_for_soundness(findings, said):
+    assert origin_facts(replace(profile((9, 8, 5)), findings=findings))["soundness"].startswith(said)

@@ -6,6 +6,7 @@ from html import escape
 
 from poise.core.threat import Epsilon
 from poise.evaluation import Header, Profile
+from poise.evaluation.soundness.certified import checked
 from poise.reporting import markup
 from poise.reporting.palette import Style
 from poise.reporting.subject import Subject
@@ -41,11 +42,10 @@ def origin_facts(profile: Profile) -> dict[str, str]:
 
 def _soundness(profile: Profile) -> str:
     """How many checks passed, and what the others found."""
-    if not profile.findings:
-        return "not checked"
-    passed = sum(finding.status == "pass" for finding in profile.findings)
     others = [str(finding) for finding in profile.findings if finding.status != "pass"]
-    return "; ".join([f"{passed} of {len(profile.findings)} checks passed", *others])
+    passed = len(profile.findings) - len(others)
+    done = f"{passed} of {len(profile.findings)} checks passed" if checked(profile) else "not checked"
+    return "; ".join([done, *others])
 
 
 def _classes(header: Header) -> str:

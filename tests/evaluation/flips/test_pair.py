@@ -69,6 +69,9 @@ def test_notes_say_what_a_reader_must_know():
     pair = join(old, made([0], [1], model="n" * 32))
     assert pair.notes[0] == "The old profile does not say which images and attacks it was made with."
     assert "No soundness check has looked at the new profile." in pair.notes
+    proof = Finding(check="certified-broken", status="pass", evidence="nothing is certified")
+    unseen = join(old, replace(made([0], [1]), findings=(proof,)))
+    assert "No soundness check has looked at the new profile." in unseen.notes
     assert any(note.startswith("1 of 1 examples of the old profile lack a verdict") for note in pair.notes)
     assert any("same model" in note for note in join(old, old).notes)
     assert not any("same model" in note for note in pair.notes)

@@ -7,10 +7,11 @@ from pathlib import Path
 from poise.commands.telling.terminal import say
 from poise.core.threat import Epsilon
 from poise.evaluation import Profile, accuracy_curve, blocked, expected_robustness
+from poise.evaluation.soundness.certified import checked
 
 
 def tell(result: Profile, target: Path) -> None:
-    """The headline, unless a check objects to it, and what checks object to.
+    """The headline, unless a check objects to it, and what checks object to; it says where none has looked.
 
     Args:
         result: the profile.
@@ -30,4 +31,5 @@ def tell(result: Profile, target: Path) -> None:
     say(
         f"{target}: {count}, {header.norm} {Epsilon(header.epsilons[-1])}, {header.suite}: "
         f"clean {curve.clean.value:.1%}, robust {curve.robust.value:.1%}, expected robustness {expected.value:.1%}"
+        f"{'' if checked(result) else '; soundness not checked'}"
     )

@@ -14,6 +14,7 @@ from poise.core.misuse import Misuse
 from poise.core.threat import Epsilon
 from poise.evaluation.flips.truth import Rows
 from poise.evaluation.profile import Profile
+from poise.evaluation.soundness.certified import checked
 from poise.evaluation.soundness.finding import blocked
 from poise.evaluation.soundness.verdicts import LISTED
 
@@ -184,7 +185,7 @@ def _notes(old: Profile, new: Profile, left_out: Sequence[float]) -> tuple[str, 
         ]
         if unknown:
             notes.append(f"The {name} profile does not say which {' and '.join(unknown)} it was made with.")
-        if not profile.findings:
+        if not checked(profile):
             notes.append(f"No soundness check has looked at the {name} profile.")
         if profile.unsettled:
             notes.append(

@@ -40,6 +40,15 @@ class CertifiedBroken(ProfileCheck):
         return self.finding(status, found + listed(given.ids, wrong))
 
 
+def checked(profile: Profile) -> bool:
+    """Whether soundness checks have looked at a profile, other than the one that comes with its certificate.
+
+    Args:
+        profile: verdicts.
+    """
+    return any(finding.check != CertifiedBroken.name for finding in profile.findings)
+
+
 def certified(profile: Profile, certificate: Certificate) -> Profile:
     """A profile with a certificate, and with the finding on whether its attacks contradict that.
 

@@ -291,6 +291,36 @@ def test_a_model_that_hides_its_gradients_is_refused_until_allowed(tmp_path, mon
     assert "did you mean 'zero-gradients'" in capsys.readouterr().err
 
 
+class _Wavering(nn.Module):
+    """A classifier of digits that adds noise to what it says."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    def forward(self, images):
+        logits = self.inner(images)
+        return logits + 0.1 * torch.randn_like(logits)
+
+
+def test_a_model_that_answers_at_random_is_sent_to_the_suite_for_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tests.models.factories.wavering", _Wavering, raising=False)
+    words = ["profile", "python:tests.models.factories:wavering", "--data", "digits", "--limit", "10", "--points", "[]"]
+    words += ["--threat.epsilon", "0.1", "--out", str(tmp_path / "p.parquet")]
+    assert main([*words, "--suite", "fast"]) == 2
+    assert "the suite autoattack-rand is made for that" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert main([*words, "--suite", "autoattack-rand"]) == 0
+    assert "soundness not checked" not in capsys.readouterr().err
+
+
+def test_an_override_of_checks_that_do_not_run_is_refused(tmp_path, capsys):
+    words = ["profile", "small", "--data", "digits", "--allow", "zero-gradients", "--soundness", "false"]
+    assert main([*words, "--out", str(tmp_path / "p.parquet")]) == 2
+    assert "none run with --soundness false; got zero-gradients" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_ends_a_run_in_one_line_and_the_run_can_go_on(tmp_path):
     """A limit on the size of files stands in for the disk: checkpoints no longer fit."""
     command = [

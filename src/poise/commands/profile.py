@@ -34,7 +34,7 @@ from poise.evaluation import (
     remove_journals,
     write_profile,
 )
-from poise.evaluation.soundness.catalogue import inspect_model, inspect_profile, overrule
+from poise.evaluation.soundness.catalogue import CHECKS, inspect_model, inspect_profile, overrule
 from poise.evaluation.soundness.certified import certified
 from poise.models import Classifier
 from poise.training import is_main
@@ -100,7 +100,7 @@ def profile(
         adaptive: attack a mixed model through each of its branches and its other surrogate outputs as well.
         compile: compile the passes that propose adversarial images; pays on long runs.
         soundness: check model and verdicts for the known ways in which an evaluation fools its user.
-        allow: names of checks whose objection is overridden; the profile and its report say so.
+        allow: names of checks whose objection is overridden; the profile and its report say so. Needs the checks.
         keep_adversarials: keep the adversarial image behind each verdict, in a file beside the profile.
         part: judge only this part of the images, such as 2/5 for the second of five; poise merge joins the parts.
         trackers: where accelerate sends the figures, and the file where files are known; by default where the run's
@@ -121,6 +121,8 @@ def profile(
         Misuse: for anything that cannot be done, before any work.
     """
     options = dict(locals())
+    if allow and not soundness:
+        raise Misuse(f"--allow overrides soundness checks, and none run with --soundness false; got {', '.join(allow)}")
     allow = [*(allow or ()), *(["randomised-output"] if passes(suite) > 1 else [])]
     overrule((), allow)
     check_split(split)
@@ -189,8 +191,8 @@ def _model_findings(
     stream = Stream.seeded(examination.seed).fold("soundness")
     findings = overrule(inspect_model(classifier, probe, examination.threat, stream), allow)
     if objections := blocked(findings):
-        named = "; ".join(f"{found.check}: {found.evidence}" for found in objections)
-        raise Misuse(f"{named} (see --allow {','.join(found.check for found in objections)})")
+        named = "; ".join(f"{found.check}: {found.evidence}: {CHECKS[found.check]}" for found in objections)
+        raise Misuse(f"{named} (to override: --allow {','.join(found.check for found in objections)})")
     return findings
 
 

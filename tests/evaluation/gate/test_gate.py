@@ -65,6 +65,29 @@ def test_a_limit_on_a_bound_passes_fails_or_asks_for_examples():
     assert "no number of examples is enough" in tight.reason
 
 
+@pytest.mark.parametrize(
+    ("figure", "at", "value"),
+    [
+        ("clean_flips", None, 1.0),
+        ("robust_flips", 0.3, 1.0),
+        ("clean_gains", None, 0.0),
+        ("robust_accuracy", 0.3, 0.0),
+        ("clean_accuracy_change", None, -1.0),
+        ("robust_accuracy_change", 0.3, -1.0),
+        ("expected_robustness", None, 0.0),
+        ("expected_robustness_change", None, -1.0),
+    ],
+)
+@pytest.mark.parametrize("joint", ["none", "holm"])
+def test_a_limit_that_every_model_keeps_passes(figure, at, value, joint):
+    """Even where everything is lost: nothing lies beyond the end of a figure's range."""
+    epsilon = None if at is None else Epsilon(at)
+    limit = {"figure": figure, "side": FIGURES[figure].side, "value": value, "at": epsilon}
+    worst = join(settled([4] * 30), settled([0] * 30))
+    for pair in (worst, PAIR, join(OLD, OLD)):
+        assert _verdict(pair, joint=joint, **limit).outcome == "passed"
+
+
 def test_confidence_moves_the_bound():
     limit = {"figure": "robust_flips", "side": "at_most", "at": Epsilon(0.3), "value": 0.17}
     assert _verdict(confidence=0.99, **limit).outcome == "cannot be judged"

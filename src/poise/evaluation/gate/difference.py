@@ -116,6 +116,8 @@ class Walk:
 
     def doubt(self, change: float) -> float:
         """The p-value against the hypothesis that ups are at most this much more likely than downs."""
+        if change <= -1:
+            return 0.0
         if abs(change) > self.differing:
             return self.spared if change < 0 else 1.0
         if self.steps < (self.examples - 1) * change + 2:

@@ -63,7 +63,7 @@ class Bounded(Evidence):
         """A p-value against the hypothesis that the population breaks the limit.
 
         If it does, a doubt of at most q comes up with a probability of at most q, for each q in (0, 1) and any number
-        of examples.
+        of examples. A limit at the end of the range, which nothing can break, leaves no doubt.
         """
 
     @abstractmethod
@@ -138,6 +138,8 @@ class Share(Bounded):
     def doubt(self, limit: float, side: Side) -> float:
         """See `Bounded.doubt`."""
         certain, possible, total = self.count
+        if limit >= 1 if side == "at_most" else limit <= 0:
+            return 0.0
         if side == "at_most":
             return float(stats.binom.cdf(possible, total, limit))
         return float(stats.binom.sf(certain - 1, total, limit))

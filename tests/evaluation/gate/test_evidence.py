@@ -64,15 +64,57 @@ def test_the_number_needed_is_the_least_that_is_enough():
     assert Share(Count(199, 199, 200)).needed(0.99, 0.05, "at_least") == needed
 
 
-@pytest.mark.parametrize(("gained", "lost", "total"), [(30, 30, 1000), (4, 9, 200), (0, 0, 500), (60, 10, 300)])
-def test_the_change_that_is_needed_examples_away_is_shown_by_about_that_many(gained, lost, total):
-    found, limit = _difference(gained, lost, total), (gained - lost) / total - 0.01
-    needed = found.needed(limit, 0.05, "at_least")
-    grown = needed / total
-    enough = _difference(round(gained * grown), round(lost * grown), needed)
-    assert enough.doubt(limit, "at_least") <= 0.06
+@pytest.mark.parametrize("side", ["at_least", "at_most"])
+@pytest.mark.parametrize(
+    ("gained", "lost", "total", "margin"),
+    [
+        *((30, 30, 1000, 0.01), (4, 9, 200, 0.01), (0, 0, 500, 0.005), (60, 10, 300, 0.01)),
+        *((0, 0, 50, 0.02), (1, 0, 60, 0.047), (2, 1, 100, 0.03), (5, 3, 200, 0.03), (5, 295, 300, 0.01)),
+    ],
+)
+def test_the_change_that_is_needed_examples_away_is_shown_by_so_many_and_not_by_clearly_fewer(
+    gained, lost, total, margin, side
+):
+    gained, lost, sign = (gained, lost, -1) if side == "at_least" else (lost, gained, 1)
+    found, limit = _difference(gained, lost, total), (gained - lost) / total + sign * margin
+    needed = found.needed(limit, 0.05, side)
     assert needed > total
-    assert found.needed((gained - lost) / total, 0.05, "at_least") is None
+    enough, few = (
+        _difference(round(gained * count / total), round(lost * count / total), count)
+        for count in (needed, round(0.75 * needed))
+    )
+    assert enough.doubt(limit, side) <= 0.05 < few.doubt(limit, side)
+    assert found.needed((gained - lost) / total, 0.05, side) is None
+
+
+@pytest.mark.parametrize("side", ["at_least", "at_most"])
+@pytest.mark.parametrize(
+    ("loss", "losers", "total", "margin"), [(0.5, 1, 50, 0.01), (0.5, 9, 300, 0.005), (0.25, 0, 40, 0.02)]
+)
+def test_the_mean_that_is_needed_examples_away_is_shown_by_so_many_and_not_by_clearly_fewer(
+    loss, losers, total, margin, side
+):
+    """In most orders in which the examples may come."""
+    sign, rng = 1 if side == "at_most" else -1, np.random.default_rng(0)
+    values = rng.permutation(np.where(np.arange(total) < losers, sign * loss, 0.0))
+    found, limit = Mean(values, values, (-1.0, 1.0)), float(values.mean()) + sign * margin
+    needed = found.needed(limit, 0.05, side)
+
+    def shown(count):
+        grown = np.where(np.arange(count) < round(losers * count / total), sign * loss, 0.0)
+        drawn = (Mean(each, each, (-1.0, 1.0)) for each in (rng.permutation(grown) for _ in range(50)))
+        return np.mean([each.doubt(limit, side) <= 0.05 for each in drawn])
+
+    assert needed > total
+    assert shown(round(1.1 * needed)) > 0.5 > shown(round(0.6 * needed))
+
+
+def test_a_number_too_large_to_be_searched_for_grows_with_the_root():
+    values = np.random.default_rng(0).choice([-0.5, 0.0, 0.25], size=1000, p=[0.2, 0.4, 0.4])
+    for found in (Mean(values, values, (-1.0, 1.0)), _difference(90, 110, 1000)):
+        near, far = (found.needed(found.low - margin, 0.05, "at_least") for margin in (1e-4, 1e-5))
+        assert found.searched < near
+        assert far == pytest.approx(100 * near, rel=0.1)
 
 
 @given(st.integers(2, 9), st.data())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -37,6 +38,8 @@ class Difference(Bounded):
         level: error rate at which bounds are sharpest; they are valid at every other.
     """
 
+    searched: ClassVar[int] = 1 << 20
+
     gained: Count
     lost: Count
     level: float = 0.05
@@ -68,6 +71,14 @@ class Difference(Bounded):
             middle = (low + high) / 2
             low, high = (middle, high) if walk.doubt(middle) <= level else (low, middle)
         return low if side == "at_least" else -low
+
+    def resized(self, examples: int, side: Side) -> Difference:
+        """See `Bounded.resized`."""
+        walk = self._walk(side)
+        downs = -(-walk.downs * examples // walk.examples)
+        ups = min(walk.steps * examples // walk.examples + downs, examples - downs)
+        up, down = (Count(each, each, examples) for each in (ups, downs))
+        return Difference(up, down, self.level) if side == "at_least" else Difference(down, up, self.level)
 
     def _walk(self, side: Side) -> Walk:
         """Ups speak for a change in the wanted direction and downs against it, as many as there are at the worst."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from scipy import stats
 
@@ -14,7 +14,6 @@ from poise.evaluation.flips.truth import Count
 
 Side = Literal["at_most", "at_least"]
 
-_MOST_EXAMPLES = 10**9
 _ROUNDING = 1e-12
 
 
@@ -58,6 +57,9 @@ class Bounded(Evidence):
     Every doubt and every bound allows for the worst that open verdicts may turn out to be.
     """
 
+    searched: ClassVar[int] = 10**9
+    """Up to how many examples a number that is enough is searched for."""
+
     @abstractmethod
     def doubt(self, limit: float, side: Side) -> float:
         """A p-value against the hypothesis that the population breaks the limit.
@@ -70,16 +72,30 @@ class Bounded(Evidence):
     def bound(self, level: float, side: Side) -> float:
         """The one-sided confidence bound: the limits that are kept with a doubt of at most `level` begin here."""
 
+    @abstractmethod
+    def resized(self, examples: int, side: Side) -> Bounded:
+        """The same value on another number of examples, rounded to what is less favourable on this side."""
+
     def needed(self, limit: float, level: float, side: Side) -> int | None:
         """About how many examples, at the same value, would bring the bound within the limit; None for no number.
 
-        The bound is taken to come closer with the root of their number.
+        They are searched for, as the bounds of rare events come closer faster than with the root of their number; only
+        beyond `searched` they are taken to come closer with the root.
         """
         margin = limit - self.value(side) if side == "at_most" else self.value(side) - limit
-        if margin <= 0:
+        if margin <= _ROUNDING:
             return None
-        width = abs(self.bound(level, side) - self.value(side))
-        return max(self.examples + 1, math.ceil(self.examples * (width / margin) ** 2))
+        few, enough = 0, self.examples
+        while self.resized(enough, side).doubt(limit, side) > level:
+            if enough > self.searched:
+                width = abs(self.resized(enough, side).bound(level, side) - self.value(side))
+                return math.ceil(enough * (width / margin) ** 2)
+            few, enough = enough, 2 * enough
+        while few + 1 < enough:
+            middle = (few + enough) // 2
+            shown = self.resized(middle, side).doubt(limit, side) <= level
+            few, enough = (few, middle) if shown else (middle, enough)
+        return enough
 
 
 @dataclass(frozen=True)
@@ -151,24 +167,8 @@ class Share(Bounded):
             return share(possible, total, 1 - 2 * level).high
         return share(certain, total, 1 - 2 * level).low
 
-    def needed(self, limit: float, level: float, side: Side) -> int | None:
-        """See `Bounded.needed`; by search, as the bounds of rare events come closer faster than with the root."""
+    def resized(self, examples: int, side: Side) -> Share:
+        """See `Bounded.resized`."""
         certain, possible, total = self.count
-        rare, allowed = (possible, limit) if side == "at_most" else (total - certain, 1 - limit)
-        if rare / total >= allowed:
-            return None
-        enough = total
-        while not _shown(rare, total, enough, allowed, level):
-            enough *= 2
-            if enough > _MOST_EXAMPLES:
-                return None
-        few = enough // 2
-        while few + 1 < enough:
-            middle = (few + enough) // 2
-            few, enough = (few, middle) if _shown(rare, total, middle, allowed, level) else (middle, enough)
-        return enough
-
-
-def _shown(count: int, total: int, examples: int, limit: float, level: float) -> bool:
-    """Whether so many examples at the same rate would show that it is at most the limit."""
-    return bool(stats.binom.cdf(math.ceil(examples * count / total), examples, limit) <= level)
+        count = -(-possible * examples // total) if side == "at_most" else certain * examples // total
+        return Share(Count(count, count, examples))

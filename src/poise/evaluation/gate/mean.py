@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -29,6 +30,8 @@ class Mean(Bounded):
         range: the least and the largest number that there can be.
         level: error rate at which bounds are sharpest; they are valid at every other.
     """
+
+    searched: ClassVar[int] = 1 << 16
 
     lowest: Float[np.ndarray, " n"]
     highest: Float[np.ndarray, " n"]
@@ -66,6 +69,11 @@ class Mean(Bounded):
             low, high = (middle, high) if sure else (low, middle)
         floor, ceiling = self.range
         return floor + (ceiling - floor) * (low if side == "at_least" else 1 - low)
+
+    def resized(self, examples: int, side: Side) -> Mean:
+        """See `Bounded.resized`; the same numbers over again."""
+        numbers = np.resize(self.highest if side == "at_most" else self.lowest, examples)
+        return Mean(numbers, numbers, self.range, self.level)
 
     def _shares(self, side: Side) -> Float[np.ndarray, " n"]:
         """The numbers in [0, 1], larger for what is wanted."""

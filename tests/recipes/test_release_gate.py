@@ -17,7 +17,7 @@ RECIPES = Path(__file__).parents[2] / "recipes" / "release-gate"
 
 def test_the_gate_is_read_and_says_what_it_says():
     gate = read_gate(RECIPES / "gate.yaml")
-    assert (gate.confidence, gate.joint, len(gate.limits)) == (0.95, "none", 9)
+    assert (gate.confidence, gate.joint, gate.grid, len(gate.limits)) == (0.95, "none", "old", 9)
     assert [str(limit) for limit in gate.limits][:2] == ["clean flips at most 2 %", "robust flips at 8/255 at most 4 %"]
     assert {limit.figure for limit in gate.limits} <= FIGURES.keys()
 

@@ -59,7 +59,11 @@ def test_grids_of_which_neither_holds_the_other_meet_in_the_middle():
     new = settled([2, 4], grid=(0.0, 0.2, 0.3, 0.4))
     pair = join(old, new)
     assert pair.epsilons == (0.0, 0.2, 0.4)
-    assert pair.left_out == (0.1, 0.3)
+    assert (pair.only_old, pair.only_new, pair.left_out) == ((0.1,), (0.3,), (0.1, 0.3))
+    assert [note for note in pair.notes if "left out" in note] == [
+        "Compared on the common points of the grid; left out, as the new profile lacks them: 0.1.",
+        "Compared on the common points of the grid; left out, as the old profile lacks them: 0.3.",
+    ]
     assert [each.lost.certain for each in flips(pair)] == [0, 0, 1]
     assert [each.gained.certain for each in flips(pair)] == [0, 1, 1]
 

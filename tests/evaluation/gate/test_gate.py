@@ -122,6 +122,41 @@ def test_what_cannot_be_judged_says_why():
     assert "could be measured on" in _verdict(never, figure="clean_trust", side="at_least", value=0.5).reason
 
 
+COARSE = {0.0: 0, 0.1: 1, 0.3: 3}
+"""Where the points of a grid without 0.2 lie on the whole grid."""
+OVER_GRID = (
+    {"figure": "robust_flips", "side": "at_most", "value": 0.9, "at": "every"},
+    {"figure": "robust_accuracy_change", "side": "at_least", "value": -0.9, "at": "every", "of": "dog"},
+    {"figure": "expected_robustness", "side": "at_least", "value": 0.01},
+    {"figure": "expected_robustness_change", "side": "at_least", "value": -0.9},
+)
+
+
+def _coarse(profile):
+    """The same verdicts on a grid without 0.2."""
+    broken = np.searchsorted([*COARSE.values()], profile.broken_from)
+    return settled(broken, grid=tuple(COARSE), labels=profile.labels)
+
+
+@pytest.mark.parametrize("limit", OVER_GRID, ids=lambda limit: limit["figure"])
+def test_a_new_profile_that_lacks_epsilons_is_not_judged_over_the_grid(limit):
+    limit = limit | {"by": "estimate"}
+    lacking, finer = join(OLD, _coarse(NEW)), join(_coarse(OLD), NEW)
+    found = _verdict(lacking, **limit)
+    assert found.outcome == "cannot be judged"
+    assert found.reason.startswith("the new profile lacks epsilon 0.2 of the old one's grid: profile it with the same")
+    assert judge(Gate(limits=(Limit(**limit),), grid="common"), lacking).outcome != "cannot be judged"
+    assert _verdict(finer, **limit).value == _verdict(join(_coarse(OLD), _coarse(NEW)), **limit).value
+
+
+def test_limits_at_an_epsilon_that_both_have_are_judged_on_any_grid():
+    lacking = join(OLD, _coarse(NEW))
+    flips = {"figure": "robust_flips", "side": "at_most", "value": 0.3}
+    assert [_verdict(lacking, at=Epsilon(at), **flips).outcome for at in (0.1, 0.3)] == ["passed"] * 2
+    assert "0.2 is not on the common grid" in _verdict(lacking, at=Epsilon(0.2), **flips).reason
+    assert _verdict(lacking, figure="clean_flips", side="at_most", value=0.3).outcome == "passed"
+
+
 def test_open_verdicts_decide_only_where_they_can():
     """Of ten examples, one is lost, and two may be."""
     pair = join(settled([4] * 10), made([0, 1, 1] + [3] * 7, [1, 3, 3] + [4] * 7))
@@ -170,6 +205,7 @@ def test_the_order_of_rows_changes_no_verdict():
 GATE = """
 confidence: 0.9
 joint: holm
+grid: common
 limits:
   - {figure: clean_flips, at_most: 1 %}
   - {figure: robust_flips, at: 8/255, at_most: 0.02, every_class: true}
@@ -181,7 +217,7 @@ limits:
 def test_a_gate_is_read_as_it_was_written(tmp_path):
     (tmp_path / "gate.yaml").write_text(GATE)
     gate = read_gate(tmp_path / "gate.yaml")
-    assert (gate.confidence, gate.joint) == (0.9, "holm")
+    assert (gate.confidence, gate.joint, gate.grid) == (0.9, "holm", "common")
     assert gate.limits == (
         Limit(figure="clean_flips", side="at_most", value=0.01),
         Limit(figure="robust_flips", side="at_most", value=0.02, at=Epsilon("8/255"), every_class=True),
@@ -229,6 +265,7 @@ def test_a_gate_is_read_as_it_was_written(tmp_path):
         ("limits: [&a {figure: clean_flips, at_most: 1}, *a]", "'clean flips at most 100 %' stands there twice"),
         ("limits: [{figure: clean_flips, at_most: 1}]\nconfidence: 95", "confidence must be at least 0.5 and below 1"),
         ("limits: [{figure: clean_flips, at_most: 1}]\njoint: hulm", "unknown joint 'hulm'; did you mean 'holm'"),
+        ("limits: [{figure: clean_flips, at_most: 1}]\ngrid: commons", "unknown grid 'commons'; did you mean 'common'"),
         ("limits: [{figure: clean_flips, at_most: 1, class: no}]", "class is a name, in quotes"),
         ("limits: [", "cannot be read as a gate"),
         ("limits: !!python/object:os.system {}", "cannot be read as a gate"),

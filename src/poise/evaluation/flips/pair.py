@@ -28,13 +28,15 @@ class Pair:
     Args:
         old: the model in use.
         new: the model that would replace it.
-        left_out: grid points that only one of the two profiles had, ascending.
+        only_old: grid points that the new profile lacks, ascending.
+        only_new: grid points that the old profile lacks, ascending.
         notes: what a reader must know of the join, in plain sentences.
     """
 
     old: Profile
     new: Profile
-    left_out: tuple[float, ...] = ()
+    only_old: tuple[float, ...] = ()
+    only_new: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -44,6 +46,11 @@ class Pair:
     def epsilons(self) -> tuple[float, ...]:
         """The common grid."""
         return self.old.epsilons
+
+    @property
+    def left_out(self) -> tuple[float, ...]:
+        """Grid points that only one of the two profiles had, ascending."""
+        return tuple(sorted((*self.only_old, *self.only_new)))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -77,12 +84,12 @@ def join(old: Profile, new: Profile) -> Pair:
         raise Misuse(f"old and new give {_named([old.ids[row] for row in differing])} different labels")
     places = {point: place(point, new.epsilons) for point in old.epsilons}
     common = {point: at for point, at in places.items() if at is not None}
-    left_out = tuple(
-        sorted({*old.epsilons, *new.epsilons} - set(common) - {new.epsilons[at] for at in common.values()})
-    )
+    only_old = tuple(point for point, at in places.items() if at is None)
+    only_new = tuple(point for at, point in enumerate(new.epsilons) if at not in common.values())
     old = _restricted(old, tuple(common), [old.epsilons.index(point) for point in common])
     new = _restricted(new, tuple(common), list(common.values()))
-    return Pair(old=old, new=new, left_out=left_out, notes=_notes(old, new, left_out))
+    notes = (*_left_out("new", only_old), *_left_out("old", only_new), *_notes(old, new))
+    return Pair(old=old, new=new, only_old=only_old, only_new=only_new, notes=notes)
 
 
 def place(epsilon: float, grid: Sequence[float]) -> int | None:
@@ -172,11 +179,15 @@ def _restricted(profile: Profile, epsilons: tuple[float, ...], kept: Sequence[in
     )
 
 
-def _notes(old: Profile, new: Profile, left_out: Sequence[float]) -> tuple[str, ...]:
+def _left_out(name: str, points: Sequence[float]) -> list[str]:
+    if not points:
+        return []
+    listed = ", ".join(map(spelled, points))
+    return [f"Compared on the common points of the grid; left out, as the {name} profile lacks them: {listed}."]
+
+
+def _notes(old: Profile, new: Profile) -> tuple[str, ...]:
     notes = []
-    if left_out:
-        listed = ", ".join(map(spelled, left_out))
-        notes.append(f"Compared on the common points of the grid; left out: {listed}.")
     if old.header.model and old.header.model == new.header.model:
         notes.append("Old and new are the same model: what differs between them is attack noise.")
     for name, profile in (("old", old), ("new", new)):

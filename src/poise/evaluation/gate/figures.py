@@ -54,6 +54,7 @@ class Figure:
         side: the side on which a limit makes sense.
         measure: where it comes from.
         at_epsilon: whether it belongs to one epsilon; figures of clean images are measured at 0.
+        over_grid: whether it is an average over the grid.
         lowest: the least value that it can take.
         highest: the largest.
         bounded: whether it has confidence bounds.
@@ -63,6 +64,7 @@ class Figure:
     side: Side
     measure: Measure
     at_epsilon: bool
+    over_grid: bool = False
     lowest: float = 0.0
     highest: float = 1.0
     bounded: bool = True
@@ -155,13 +157,18 @@ FIGURES: Mapping[str, Figure] = MappingProxyType(
         ),
         **_clean_and_robust("accuracy_change", "new accuracy minus old", "at_least", _change, lowest=-1.0),
         "expected_robustness": Figure(
-            meaning="new accuracy, averaged over epsilon", side="at_least", measure=_expected, at_epsilon=False
+            meaning="new accuracy, averaged over epsilon",
+            side="at_least",
+            measure=_expected,
+            at_epsilon=False,
+            over_grid=True,
         ),
         "expected_robustness_change": Figure(
             meaning="new accuracy minus old, averaged over epsilon",
             side="at_least",
             measure=_expected_change,
             at_epsilon=False,
+            over_grid=True,
             lowest=-1.0,
         ),
     }

@@ -14,7 +14,7 @@ from poise.core.threat import Epsilon
 from poise.evaluation.gate.evidence import Side
 from poise.evaluation.gate.limit import EVERY, Gate, Limit
 
-_GATE = ("limits", "confidence", "joint")
+_GATE = ("limits", "confidence", "joint", "grid")
 _LIMIT = ("figure", *get_args(Side), "at", "class", "every_class", "by")
 _PERCENT = re.compile(r"([+-]?\d+(?:\.\d*)?|[+-]?\.\d+)\s*%")
 
@@ -41,7 +41,7 @@ def parse_gate(tree: Any) -> Gate:
     """The gate that a tree of YAML stands for.
 
     Args:
-        tree: a mapping with `limits`, a list of mappings, and optionally `confidence` and `joint`.
+        tree: a mapping with `limits`, a list of mappings, and optionally the other fields of `Gate`.
 
     Raises:
         Misuse: as `read_gate`.

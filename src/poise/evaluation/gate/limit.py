@@ -12,6 +12,7 @@ from poise.evaluation.gate.figures import FIGURES
 
 By = Literal["bound", "estimate"]
 Joint = Literal["none", "bonferroni", "holm"]
+Grid = Literal["old", "common"]
 EVERY = "every"
 
 
@@ -23,7 +24,7 @@ class Limit:
         figure: its name in `FIGURES`.
         value: the limit itself, a share in [0, 1], or a change in [-1, 1].
         side: on which side of it the figure must stay: at_most or at_least, whichever makes sense for the figure.
-        at: the epsilon, "every" for all of the common grid beyond 0, None for figures that have none.
+        at: the epsilon, "every" for all of the gate's grid beyond 0, None for figures that have none.
         of: the class whose examples count, "" for all examples.
         every_class: whether each class must keep the limit by itself.
         by: bound (the one-sided confidence bound must keep it) or estimate (the measured value must).
@@ -67,6 +68,11 @@ class Limit:
         of = " of every class" if self.every_class else f" of class {self.of}" if self.of else ""
         return f"{self.figure.replace('_', ' ')}{at}{of} {self.side.replace('_', ' ')} {self.shown(self.value)}"
 
+    @property
+    def over_grid(self) -> bool:
+        """Whether it is about the grid as a whole: at every epsilon, or averaged over them."""
+        return self.at == EVERY or FIGURES[self.figure].over_grid
+
     def shown(self, value: float) -> str:
         """A value of the figure as people read it: in percent, changes with their sign."""
         return FIGURES[self.figure].shown(value)
@@ -83,6 +89,9 @@ class Gate:
         joint: whether that holds for each limit by itself (none), or for all of them together, so that with this
             confidence not one is passed wrongly: bonferroni, or holm, which passes whatever bonferroni does and more.
             The gate as a whole needs neither: to pass wrongly it must pass the broken limit too.
+        grid: which epsilons limits at every one of them, and on averages over them, are about: those of the old profile
+            (old), so that they cannot be judged where the new one lacks some, or those that both profiles have
+            (common), whatever the new one leaves out.
 
     Raises:
         Misuse: for no limits, a limit given twice, and a confidence outside [0.5, 1).
@@ -91,6 +100,7 @@ class Gate:
     limits: tuple[Limit, ...]
     confidence: float = 0.95
     joint: Joint = "none"
+    grid: Grid = "old"
 
     def __post_init__(self) -> None:
         if not self.limits:
@@ -101,6 +111,7 @@ class Gate:
         if not 0.5 <= self.confidence < 1:
             raise Misuse(f"confidence must be at least 0.5 and below 1, such as 0.95; got {self.confidence:g}")
         _check_choice("joint", self.joint, Joint)
+        _check_choice("grid", self.grid, Grid)
 
     @property
     def promise(self) -> str:

@@ -74,12 +74,13 @@ def judge(gate: Gate, pair: Pair) -> Judgement:
     A limit on a bound passes if the figure's one-sided confidence bound keeps it. It fails if already the measured
     value breaks it. Between the two there are too few examples, and the verdict says about how many are needed. A limit
     for every class, or at every epsilon, passes if each passes: the confidence needs no correction for their number,
-    since to pass wrongly the one that is broken would have to pass too (Berger 1982).
+    since to pass wrongly the one that is broken would have to pass too (Berger 1982). What the new profile shows beyond
+    the old one's grid changes no figure; what it lacks of that may be what would have spoken against it.
     """
     alpha = 1 - gate.confidence
     on_bounds = sum(limit.by == "bound" for limit in gate.limits)
     sharpest = alpha if gate.joint == "none" else alpha / max(on_bounds, 1)
-    readings = [_readings(limit, pair, sharpest) for limit in gate.limits]
+    readings = [_readings(limit, pair, gate, sharpest) for limit in gate.limits]
     levels = _levels(gate, readings)
     return Judgement(
         gate=gate,
@@ -144,8 +145,8 @@ def _weighed(limit: Limit, evidence: Evidence, level: float) -> tuple[Outcome, f
     return "cannot be judged", bound, f"{said}: too few examples; {more}", needed
 
 
-def _readings(limit: Limit, pair: Pair, level: float) -> list[_Reading]:
-    points = _points(limit, pair)
+def _readings(limit: Limit, pair: Pair, gate: Gate, level: float) -> list[_Reading]:
+    points = _points(limit, pair, gate)
     if isinstance(points, str):
         return [_Reading("", None, points)]
     groups = _groups(limit, pair)
@@ -162,8 +163,13 @@ def _readings(limit: Limit, pair: Pair, level: float) -> list[_Reading]:
     return found
 
 
-def _points(limit: Limit, pair: Pair) -> Sequence[int] | str:
+def _points(limit: Limit, pair: Pair, gate: Gate) -> Sequence[int] | str:
     """Indices of the epsilons that a limit is for, or why there are none."""
+    if limit.over_grid and pair.only_old and gate.grid == "old":
+        return (
+            f"the new profile lacks epsilon {', '.join(map(spelled, pair.only_old))} of the old one's grid: profile it "
+            "with the same --points, or say grid: common in the gate"
+        )
     if limit.at is None:
         return [0]
     if isinstance(limit.at, str):

@@ -32,6 +32,7 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
             "exit_code": judgement.exit_code,
             "confidence": judgement.gate.confidence,
             "joint": judgement.gate.joint,
+            "grid": judgement.gate.grid,
             "promise": judgement.gate.promise,
             "limits": [_verdict(verdict) for verdict in judgement.verdicts],
         }

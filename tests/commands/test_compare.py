@@ -122,9 +122,12 @@ def test_a_blocked_profile_passes_no_gate_unless_its_profile_says_that_somebody_
     objection = Finding(check="zero-gradients", status="block", evidence="all vanish")
     for overridden, code in ((False, 2), (True, 0)):
         found = replace(objection, overridden=overridden)
-        write_profile(replace(settled(NEW, labels=LABELS), findings=(found,)), desk / "new.parquet")
-        assert main(["compare", "old.parquet", "new.parquet", "--gate", "gate.yaml"]) == code
-        assert ("zero-gradients: all vanish" in capsys.readouterr().out) == (not overridden)
+        new = replace(settled(NEW, labels=LABELS), findings=(found,))
+        write_profile(new, desk / "new.parquet")
+        write_profile_csv(new, desk / "new.csv")
+        for name in ("new.parquet", "new.csv"):
+            assert main(["compare", "old.parquet", name, "--gate", "gate.yaml"]) == code
+            assert ("zero-gradients: all vanish" in capsys.readouterr().out) == (not overridden)
 
 
 def test_noise_is_found_by_its_model_and_shown_beside(desk, capsys):

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from poise.core.misuse import Misuse
-from poise.evaluation import read_profile_csv, write_profile_csv
+from poise.evaluation import Finding, read_profile_csv, write_profile_csv
 from poise.evaluation.flips import flips, join
 from tests.evaluation.flips.tables import BRACKET, made
 
@@ -22,11 +22,13 @@ def test_a_profile_comes_back_with_its_verdicts(tmp_path, brackets, ids, data):
     grid = (0.0, 1 / 255, 0.1, 1 / 3)
     classes = ("a, b", 'say "c"', "d\ne")
     given_ = made(*zip(*brackets, strict=True), ids=ids[: len(brackets)], grid=grid, classes=classes, seed=3)
-    given_ = replace(given_, margins=np.array(margins))
+    evidence = data.draw(st.text(st.characters(codec="utf-8"), max_size=8))
+    found = Finding(check="convergence", status="block", evidence=evidence, overridden=data.draw(st.booleans()))
+    given_ = replace(given_, margins=np.array(margins), findings=(found,) * data.draw(st.integers(0, 2)))
     write_profile_csv(given_, tmp_path / "p.csv")
     back = read_profile_csv(tmp_path / "p.csv")
     assert back.header == given_.header
-    assert (back.ids, back.broken_by) == (given_.ids, given_.broken_by)
+    assert (back.ids, back.broken_by, back.findings) == (given_.ids, given_.broken_by, given_.findings)
     for name in ("labels", "predictions", "margins", "robust_to", "broken_from"):
         assert np.array_equal(getattr(back, name), getattr(given_, name)), name
 
@@ -99,6 +101,9 @@ def test_imported_profiles_can_be_compared_with_each_other_and_say_what_they_do_
         ("# a remark\n", "line 1: a description reads"),
         ("# norm: linf\n# seed: x\n", "line 2: seed is a whole number"),
         ("# norm: linf\n# classes: cat, dog\n", "line 2: classes are a JSON list"),
+        ("# norm: linf\n# findings: none\n", "line 2: findings are a JSON list as poise writes it; "),
+        ("# norm: linf\n# findings: 3\n", "line 2: findings are a JSON list as poise writes it; "),
+        ('# norm: linf\n# findings: [{"check": "a"}]\n', "line 2: findings are .*; not a finding of a soundness check"),
         ("# norm: linf\n# epsilons: 0, x\n", "line 2: epsilon must be"),
         ("# norm: linf\n", "line 2: a header with id, label, prediction is needed"),
         (SHORT.replace("id,label", "name,label"), "line 3: .*id is missing"),

@@ -13,8 +13,9 @@ both, one column for each epsilon beyond 0, named by it, may say 1 for withstood
 grid then need not be given. `margin` and `broken_by` may stand there too.
 
 Lines that begin with # before the header describe the profile. `norm` must be there; `classes` (a JSON list of names),
-`seed`, `model`, `model_address`, `data` (a digest), `data_address`, `split`, `suite`, `mode` and `proposing` may be.
-What is not described cannot be checked when profiles are compared, and the comparison says so.
+`seed`, `model`, `model_address`, `data` (a digest), `data_address`, `split`, `suite`, `mode`, `proposing` and
+`findings` (a JSON list of what soundness checks found, as poise writes it) may be. What is not described cannot be
+checked when profiles are compared, and the comparison says so.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ from poise.core.misuse import Misuse, suggestion
 from poise.core.threat import NORMS, Epsilon
 from poise.evaluation.csv_lines import CsvLines
 from poise.evaluation.profile import Header, Profile
+from poise.evaluation.soundness.finding import Finding
 
 _PLAIN = ("model", "model_address", "data", "data_address", "split", "suite", "mode", "proposing")
-_DESCRIBED = ("norm", "epsilons", "seed", "classes", *_PLAIN)
+_DESCRIBED = ("norm", "epsilons", "seed", "classes", *_PLAIN, "findings")
 _NEEDED = ("id", "label", "prediction")
 _COLUMNS = (*_NEEDED, "margin", "robust_to", "broken_from", "broken_by")
 
@@ -53,9 +55,9 @@ class _Row(NamedTuple):
 
 
 def write_profile_csv(profile: Profile, path: Path) -> None:
-    """Write a profile as CSV, whole; `read_profile_csv` gives its verdicts and margins back as they were.
+    """Write a profile as CSV, whole; `read_profile_csv` gives its verdicts, margins and findings back as they were.
 
-    Findings of soundness checks and versions are not kept.
+    Versions, certificates and the place of adversarial images are not kept.
     """
     header, text = profile.header, io.StringIO(newline="")
     grid = [str(Epsilon(point)) for point in header.epsilons]
@@ -63,6 +65,8 @@ def write_profile_csv(profile: Profile, path: Path) -> None:
     described |= {"classes": json.dumps(header.classes, ensure_ascii=False)}
     described |= {name: getattr(header, name) for name in _PLAIN}
     text.writelines(f"# {name}: {' '.join(str(value).split())}\n" for name, value in described.items())
+    if profile.findings:
+        text.write(f"# findings: {json.dumps([finding.to_dict() for finding in profile.findings])}\n")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     held, broken = ["", *grid], [*grid, ""]
@@ -124,6 +128,7 @@ class _Source(CsvLines):
             predictions=np.array(predictions, dtype=np.int64),
             robust_to=np.array(robust_to, dtype=np.int64),
             broken_from=np.array(broken_from, dtype=np.int64),
+            findings=described.get("findings", ()),
         )
 
     def description(self) -> dict[str, Any]:
@@ -155,7 +160,15 @@ class _Source(CsvLines):
             if not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
                 raise self.wrong(f'classes are a JSON list of names, such as ["cat", "dog"]; got {value}')
             return tuple(classes)
+        if name == "findings":
+            return self.findings(value)
         return value
+
+    def findings(self, text: str) -> tuple[Finding, ...]:
+        try:
+            return tuple(Finding.from_dict(found) for found in json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise self.wrong(f"findings are a JSON list as poise writes it; {' '.join(str(error).split())}") from None
 
     def check_names(self, names: Sequence[str]) -> None:
         missing = [name for name in _NEEDED if name not in names]

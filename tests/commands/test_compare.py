@@ -15,7 +15,7 @@ from poise.data import open_data
 from poise.evaluation import Finding, read_adversarials, read_profile_csv, write_profile, write_profile_csv
 from poise.evaluation.flips import Replay
 from poise.reporting.comparison.sentences import summary
-from tests.evaluation.flips.tables import settled
+from tests.evaluation.flips.tables import checked, settled
 from tests.reporting.comparison.samples import LABELS, NEW, OLD
 
 L2 = poise.Threat(norm="l2", epsilon=0.5)
@@ -33,8 +33,8 @@ FILES = ["comparison.html", "comparison.json", "comparison.md", "flipped.csv"]
 def desk(tmp_path, monkeypatch):
     """A folder with old and new as parquet and as CSV, and old again with another seed."""
     monkeypatch.chdir(tmp_path)
-    new = settled(NEW, labels=LABELS, model="n" * 32)
-    for name, profile in (("old", settled(OLD, labels=LABELS)), ("new", new)):
+    new = checked(settled(NEW, labels=LABELS, model="n" * 32))
+    for name, profile in (("old", checked(settled(OLD, labels=LABELS))), ("new", new)):
         write_profile(profile, tmp_path / f"{name}.parquet")
         write_profile_csv(profile, tmp_path / f"{name}.csv")
     write_profile(settled([3, *OLD[1:]], labels=LABELS, seed=1), tmp_path / "again.parquet")
@@ -122,12 +122,29 @@ def test_a_blocked_profile_passes_no_gate_unless_its_profile_says_that_somebody_
     objection = Finding(check="zero-gradients", status="block", evidence="all vanish")
     for overridden, code in ((False, 2), (True, 0)):
         found = replace(objection, overridden=overridden)
-        new = replace(settled(NEW, labels=LABELS), findings=(found,))
+        new = checked(settled(NEW, labels=LABELS), found)
         write_profile(new, desk / "new.parquet")
         write_profile_csv(new, desk / "new.csv")
         for name in ("new.parquet", "new.csv"):
             assert main(["compare", "old.parquet", name, "--gate", "gate.yaml"]) == code
             assert ("zero-gradients: all vanish" in capsys.readouterr().out) == (not overridden)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_profiles_that_no_check_looked_at_pass_a_gate_only_if_it_says_so(judged, tmp_path, monkeypatch, ending):
+    """What was made with --soundness false, and sent through CSV as well."""
+    monkeypatch.chdir(tmp_path)
+    for run, name in zip(judged, ("old", "new"), strict=True):
+        write = write_profile_csv if ending == "csv" else write_profile
+        write(run.profile(), tmp_path / f"{name}.{ending}")
+    words = ["compare", f"old.{ending}", f"new.{ending}", "--gate", "gate.yaml", "--out", "out", "--gallery", "0"]
+    _gate(tmp_path, "{figure: robust_flips, at: 0.1, at_most: 100 %}")
+    assert main(words) == 2
+    told = (tmp_path / "out" / "comparison.md").read_text()
+    assert "no soundness check has looked at the old profile; no soundness check has looked at the new profile" in told
+    assert "images are lost" in told
+    (tmp_path / "gate.yaml").write_text((tmp_path / "gate.yaml").read_text() + "unchecked: allow\n")
+    assert main(words) == 0
 
 
 def test_noise_is_found_by_its_model_and_shown_beside(desk, capsys):

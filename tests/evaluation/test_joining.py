@@ -167,6 +167,8 @@ def test_what_was_not_checked_everywhere_does_not_pass():
     found = _joined([_finding("pass")], [], [_finding("pass")])
     assert found.status == "note"
     assert "not checked on 1 of 3 parts" in found.evidence
+    assert (found.everywhere, _joined([_finding("pass")], [found]).everywhere) == (False, False)
+    assert _joined([_finding("pass")], [_finding("pass")]).everywhere
     assert join_findings([[], []], profile([1])) == ()
 
 

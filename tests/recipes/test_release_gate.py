@@ -10,14 +10,15 @@ import yaml
 from poise.cli import main
 from poise.evaluation import write_profile
 from poise.evaluation.gate import FIGURES, read_gate
-from tests.evaluation.flips.tables import settled
+from tests.evaluation.flips.tables import checked, settled
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "release-gate"
 
 
 def test_the_gate_is_read_and_says_what_it_says():
     gate = read_gate(RECIPES / "gate.yaml")
-    assert (gate.confidence, gate.joint, gate.grid, len(gate.limits)) == (0.95, "none", "old", 9)
+    assert (gate.confidence, gate.joint, gate.grid, gate.unchecked) == (0.95, "none", "old", "refuse")
+    assert len(gate.limits) == 9
     assert [str(limit) for limit in gate.limits][:2] == ["clean flips at most 2 %", "robust flips at 8/255 at most 4 %"]
     assert {limit.figure for limit in gate.limits} <= FIGURES.keys()
 
@@ -34,7 +35,7 @@ def test_the_workflows_command_runs_as_it_stands(tmp_path, monkeypatch):
     old = [3] * 1500 + [1] * 1200 + [0] * 300
     for new, code in (([3] * 1480 + [1] * 20 + [2] * 1200 + [1] * 300, 0), ([3] * 1300 + [1] * 1400 + [0] * 300, 1)):
         for name, broken_from in (("old", old), ("new", new)):
-            write_profile(settled(broken_from, grid=grid), tmp_path / "models" / name / "profile.parquet")
+            write_profile(checked(settled(broken_from, grid=grid)), tmp_path / "models" / name / "profile.parquet")
         assert main(shlex.split(command)[1:]) == code
         assert (tmp_path / "comparison" / "comparison.md").is_file()
     assert all(step["if"] == "always()" for step in steps[-3:])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import strategies as st
 
-from poise.evaluation import Profile
+from poise.evaluation import Finding, Profile
+from poise.evaluation.soundness.catalogue import CHECKS
 from tests.evaluation.profiles import header
 
 GRID = (0.0, 0.1, 0.2, 0.3)
@@ -32,6 +35,12 @@ def made(robust_to, broken_from, labels=None, grid=GRID, ids=None, **changes) ->
 def settled(broken_from, **changes) -> Profile:
     """A profile without open verdicts."""
     return made(np.asarray(broken_from) - 1, broken_from, **changes)
+
+
+def checked(profile, *found) -> Profile:
+    """The profile with a finding of every soundness check, a pass where no other is given."""
+    passing = {name: Finding(check=name, status="pass", evidence="as it should be") for name in CHECKS}
+    return replace(profile, findings=tuple((passing | {each.check: each for each in found}).values()))
 
 
 BRACKET = st.one_of(

@@ -16,7 +16,7 @@ from poise.evaluation.flips import Count, join
 from poise.evaluation.gate import Gate, Limit, Share, judge
 from poise.evaluation.gate.difference import Walk
 from poise.evaluation.gate.mean import doubt_of_mean
-from tests.evaluation.flips.tables import settled
+from tests.evaluation.flips.tables import checked, settled
 
 DRAWS = 10_000
 BEYOND = 1e-9
@@ -127,4 +127,4 @@ def _judged(gate, counts):
     lost = np.concatenate([np.arange(200) < count for count in counts])
     old = settled(np.ones(600, dtype=np.int64), labels=labels, grid=(0.0,))
     new = settled(np.where(lost, 0, 1), labels=labels, grid=(0.0,))
-    return judge(gate, join(old, new)).verdicts
+    return judge(gate, join(checked(old), checked(new))).verdicts

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,11 +10,16 @@ from poise.core.threat import Epsilon
 from poise.evaluation import expected_robustness
 from poise.evaluation.flips import join
 from poise.evaluation.gate import FIGURES, Gate, Limit, judge, parse_gate, read_gate, unjudged
-from tests.evaluation.flips.tables import made, settled
+from tests.evaluation.flips.tables import checked, made, settled
+
+
+def _join(old, new):
+    return join(checked(old), checked(new))
+
 
 OLD = settled([4] * 60 + [2] * 20 + [0] * 20, labels=[0] * 50 + [1] * 50)
 NEW = settled([4] * 50 + [1] * 10 + [0] * 5 + [3] * 15 + [4] * 10 + [0] * 10, labels=[0] * 50 + [1] * 50)
-PAIR = join(OLD, NEW)
+PAIR = _join(OLD, NEW)
 
 
 def _verdict(pair=PAIR, joint="none", confidence=0.95, **limit):
@@ -83,8 +90,8 @@ def test_a_limit_that_every_model_keeps_passes(figure, at, value, joint):
     """Even where everything is lost: nothing lies beyond the end of a figure's range."""
     epsilon = None if at is None else Epsilon(at)
     limit = {"figure": figure, "side": FIGURES[figure].side, "value": value, "at": epsilon}
-    worst = join(settled([4] * 30), settled([0] * 30))
-    for pair in (worst, PAIR, join(OLD, OLD)):
+    worst = _join(settled([4] * 30), settled([0] * 30))
+    for pair in (worst, PAIR, _join(OLD, OLD)):
         assert _verdict(pair, joint=joint, **limit).outcome == "passed"
 
 
@@ -116,9 +123,9 @@ def test_what_cannot_be_judged_says_why():
     empty = _verdict(every_class=True, at=Epsilon(0.1), **flips | {"value": 1.0})
     assert (empty.outcome, empty.where) == ("cannot be judged", "eel")
     assert "eel: there are no examples" in empty.reason
-    clean = join(settled([1, 0], grid=(0.0,)), settled([0, 1], grid=(0.0,)))
+    clean = _join(settled([1, 0], grid=(0.0,)), settled([0, 1], grid=(0.0,)))
     assert "no epsilon in common beyond 0" in _verdict(clean, at="every", **flips).reason
-    never = join(settled([0, 0]), settled([1, 1]))
+    never = _join(settled([0, 0]), settled([1, 1]))
     assert "could be measured on" in _verdict(never, figure="clean_trust", side="at_least", value=0.5).reason
 
 
@@ -141,25 +148,43 @@ def _coarse(profile):
 @pytest.mark.parametrize("limit", OVER_GRID, ids=lambda limit: limit["figure"])
 def test_a_new_profile_that_lacks_epsilons_is_not_judged_over_the_grid(limit):
     limit = limit | {"by": "estimate"}
-    lacking, finer = join(OLD, _coarse(NEW)), join(_coarse(OLD), NEW)
+    lacking, finer = _join(OLD, _coarse(NEW)), _join(_coarse(OLD), NEW)
     found = _verdict(lacking, **limit)
     assert found.outcome == "cannot be judged"
     assert found.reason.startswith("the new profile lacks epsilon 0.2 of the old one's grid: profile it with the same")
     assert judge(Gate(limits=(Limit(**limit),), grid="common"), lacking).outcome != "cannot be judged"
-    assert _verdict(finer, **limit).value == _verdict(join(_coarse(OLD), _coarse(NEW)), **limit).value
+    assert _verdict(finer, **limit).value == _verdict(_join(_coarse(OLD), _coarse(NEW)), **limit).value
 
 
 def test_limits_at_an_epsilon_that_both_have_are_judged_on_any_grid():
-    lacking = join(OLD, _coarse(NEW))
+    lacking = _join(OLD, _coarse(NEW))
     flips = {"figure": "robust_flips", "side": "at_most", "value": 0.3}
     assert [_verdict(lacking, at=Epsilon(at), **flips).outcome for at in (0.1, 0.3)] == ["passed"] * 2
     assert "0.2 is not on the common grid" in _verdict(lacking, at=Epsilon(0.2), **flips).reason
     assert _verdict(lacking, figure="clean_flips", side="at_most", value=0.3).outcome == "passed"
 
 
+@pytest.mark.parametrize("side", ["old", "new"])
+def test_profiles_that_were_not_checked_are_judged_only_where_the_gate_allows_it(side):
+    kept = Limit(figure="clean_flips", side="at_most", value=0.5)
+    profiles = {"old": checked(OLD), "new": checked(NEW)}
+    proof = [found for found in profiles[side].findings if found.check == "certified-broken"]
+    partly = [replace(found, everywhere=found.check != "adaptive") for found in profiles[side].findings]
+    for findings, reason in (
+        ((), f"no soundness check has looked at the {side} profile"),
+        (proof, f"soundness checks that have not looked at the {side} profile: input-range, train-mode, "),
+        (partly, f"soundness checks that have not looked at the {side} profile: adaptive ("),
+    ):
+        pair = join(**profiles | {side: replace(profiles[side], findings=tuple(findings))})
+        refused = judge(Gate(limits=(kept,)), pair)
+        assert (refused.outcome, refused.exit_code) == ("cannot be judged", 2)
+        assert reason in refused.verdicts[0].reason
+        assert judge(Gate(limits=(kept,), unchecked="allow"), pair).outcome == "passed"
+
+
 def test_open_verdicts_decide_only_where_they_can():
     """Of ten examples, one is lost, and two may be."""
-    pair = join(settled([4] * 10), made([0, 1, 1] + [3] * 7, [1, 3, 3] + [4] * 7))
+    pair = _join(settled([4] * 10), made([0, 1, 1] + [3] * 7, [1, 3, 3] + [4] * 7))
     flips = {"figure": "robust_flips", "side": "at_most", "at": Epsilon(0.2), "by": "estimate"}
     outcomes = [_verdict(pair, value=value, **flips).outcome for value in (0.05, 0.1, 0.2, 0.3)]
     assert outcomes == ["failed", "cannot be judged", "cannot be judged", "passed"]
@@ -194,9 +219,9 @@ def test_the_order_of_rows_changes_no_verdict():
     old, new = rng.integers(0, 5, 80), rng.integers(0, 5, 80)
     ids, order = [f"x{row}" for row in range(80)], rng.permutation(80)
     labels = np.zeros(80, dtype=np.int64)
-    there = join(settled(old, ids=ids, labels=labels), settled(new, ids=ids, labels=labels))
+    there = _join(settled(old, ids=ids, labels=labels), settled(new, ids=ids, labels=labels))
     moved = [ids[row] for row in order]
-    back = join(settled(old[order], ids=moved, labels=labels), settled(new[order], ids=moved, labels=labels))
+    back = _join(settled(old[order], ids=moved, labels=labels), settled(new[order], ids=moved, labels=labels))
     limit = {"figure": "expected_robustness_change", "side": "at_least", "value": -0.2}
     assert _verdict(there, **limit) == _verdict(back, **limit)
     assert _verdict(there, **limit).bound is not None
@@ -206,6 +231,7 @@ GATE = """
 confidence: 0.9
 joint: holm
 grid: common
+unchecked: allow
 limits:
   - {figure: clean_flips, at_most: 1 %}
   - {figure: robust_flips, at: 8/255, at_most: 0.02, every_class: true}
@@ -217,7 +243,7 @@ limits:
 def test_a_gate_is_read_as_it_was_written(tmp_path):
     (tmp_path / "gate.yaml").write_text(GATE)
     gate = read_gate(tmp_path / "gate.yaml")
-    assert (gate.confidence, gate.joint, gate.grid) == (0.9, "holm", "common")
+    assert (gate.confidence, gate.joint, gate.grid, gate.unchecked) == (0.9, "holm", "common", "allow")
     assert gate.limits == (
         Limit(figure="clean_flips", side="at_most", value=0.01),
         Limit(figure="robust_flips", side="at_most", value=0.02, at=Epsilon("8/255"), every_class=True),
@@ -266,6 +292,7 @@ def test_a_gate_is_read_as_it_was_written(tmp_path):
         ("limits: [{figure: clean_flips, at_most: 1}]\nconfidence: 95", "confidence must be at least 0.5 and below 1"),
         ("limits: [{figure: clean_flips, at_most: 1}]\njoint: hulm", "unknown joint 'hulm'; did you mean 'holm'"),
         ("limits: [{figure: clean_flips, at_most: 1}]\ngrid: commons", "unknown grid 'commons'; did you mean 'common'"),
+        ("limits: [{figure: clean_flips, at_most: 1}]\nunchecked: yes", "unknown unchecked True"),
         ("limits: [{figure: clean_flips, at_most: 1, class: no}]", "class is a name, in quotes"),
         ("limits: [", "cannot be read as a gate"),
         ("limits: !!python/object:os.system {}", "cannot be read as a gate"),

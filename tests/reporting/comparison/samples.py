@@ -6,7 +6,7 @@ from poise.core.threat import Epsilon
 from poise.evaluation.comparison import Comparison
 from poise.evaluation.flips import join, noise_floors
 from poise.evaluation.gate import Gate, Limit, judge, unjudged
-from tests.evaluation.flips.tables import settled
+from tests.evaluation.flips.tables import checked, settled
 
 OLD = [4] * 60 + [2] * 20 + [0] * 20
 NEW = [4] * 50 + [1] * 10 + [0] * 5 + [3] * 15 + [4] * 10 + [0] * 10
@@ -24,7 +24,7 @@ def comparison(gate=GATE, *, noise=True, names=("old", "new"), ids=None, **chang
     old = settled(OLD, labels=LABELS, ids=ids, **changes)
     new = settled(NEW, labels=LABELS, ids=ids, model="n" * 32, model_address="run:b", **changes)
     again = settled([3, 3, *OLD[2:]], labels=LABELS, ids=ids, seed=1, **changes)
-    pair = join(old, new)
+    pair = join(checked(old), checked(new))
     return Comparison(
         old=names[0],
         new=names[1],

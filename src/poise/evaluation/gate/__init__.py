@@ -1,8 +1,9 @@
 """The release gate: limits on figures of a comparison, and the verdict that a release keeps them.
 
-It knows two joined profiles and the arithmetic of flips, and neither how verdicts are shown nor how a command ends.
-Start with `limit`, which says what can be asked, and `verdict`, which answers; `evidence` states what a bound promises,
-`difference` and `mean` keep that promise for changes of accuracy and of expected robustness.
+It knows two joined profiles, the arithmetic of flips and which soundness checks there are, and neither how verdicts are
+shown nor how a command ends. Start with `limit`, which says what can be asked, and `verdict`, which answers; `evidence`
+states what a bound promises, `difference` and `mean` keep that promise for changes of accuracy and of expected
+robustness.
 """
 
 from poise.evaluation.gate.evidence import Bounded, Evidence, Share

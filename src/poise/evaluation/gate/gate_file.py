@@ -14,7 +14,7 @@ from poise.core.threat import Epsilon
 from poise.evaluation.gate.evidence import Side
 from poise.evaluation.gate.limit import EVERY, Gate, Limit
 
-_GATE = ("limits", "confidence", "joint", "grid")
+_GATE = ("limits", "confidence", "joint", "grid", "unchecked")
 _LIMIT = ("figure", *get_args(Side), "at", "class", "every_class", "by")
 _PERCENT = re.compile(r"([+-]?\d+(?:\.\d*)?|[+-]?\.\d+)\s*%")
 

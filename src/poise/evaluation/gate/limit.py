@@ -13,6 +13,7 @@ from poise.evaluation.gate.figures import FIGURES
 By = Literal["bound", "estimate"]
 Joint = Literal["none", "bonferroni", "holm"]
 Grid = Literal["old", "common"]
+Unchecked = Literal["refuse", "allow"]
 EVERY = "every"
 
 
@@ -92,6 +93,8 @@ class Gate:
         grid: which epsilons limits at every one of them, and on averages over them, are about: those of the old profile
             (old), so that they cannot be judged where the new one lacks some, or those that both profiles have
             (common), whatever the new one leaves out.
+        unchecked: what becomes of profiles at which some soundness check has not looked, be it because it was switched
+            off or because they are of another tool: refuse (nothing can be judged) or allow.
 
     Raises:
         Misuse: for no limits, a limit given twice, and a confidence outside [0.5, 1).
@@ -101,6 +104,7 @@ class Gate:
     confidence: float = 0.95
     joint: Joint = "none"
     grid: Grid = "old"
+    unchecked: Unchecked = "refuse"
 
     def __post_init__(self) -> None:
         if not self.limits:
@@ -112,6 +116,7 @@ class Gate:
             raise Misuse(f"confidence must be at least 0.5 and below 1, such as 0.95; got {self.confidence:g}")
         _check_choice("joint", self.joint, Joint)
         _check_choice("grid", self.grid, Grid)
+        _check_choice("unchecked", self.unchecked, Unchecked)
 
     @property
     def promise(self) -> str:

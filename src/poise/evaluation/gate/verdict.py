@@ -13,6 +13,7 @@ from poise.evaluation.flips.pair import Pair, place, spelled
 from poise.evaluation.gate.evidence import Bounded, Evidence
 from poise.evaluation.gate.figures import FIGURES, Group
 from poise.evaluation.gate.limit import EVERY, Gate, Limit
+from poise.evaluation.soundness.catalogue import CHECKS, missing_checks
 
 Outcome = Literal["passed", "failed", "cannot be judged"]
 
@@ -75,8 +76,11 @@ def judge(gate: Gate, pair: Pair) -> Judgement:
     value breaks it. Between the two there are too few examples, and the verdict says about how many are needed. A limit
     for every class, or at every epsilon, passes if each passes: the confidence needs no correction for their number,
     since to pass wrongly the one that is broken would have to pass too (Berger 1982). What the new profile shows beyond
-    the old one's grid changes no figure; what it lacks of that may be what would have spoken against it.
+    the old one's grid changes no figure; what it lacks of that may be what would have spoken against it. Nothing is
+    judged of profiles at which some soundness check has not looked, unless the gate allows that.
     """
+    if reason := _unchecked(gate, pair):
+        return unjudged(gate, reason)
     alpha = 1 - gate.confidence
     on_bounds = sum(limit.by == "bound" for limit in gate.limits)
     sharpest = alpha if gate.joint == "none" else alpha / max(on_bounds, 1)
@@ -97,6 +101,20 @@ def unjudged(gate: Gate, reason: str) -> Judgement:
         gate=gate,
         verdicts=tuple(Verdict(limit=limit, outcome="cannot be judged", reason=reason) for limit in gate.limits),
     )
+
+
+def _unchecked(gate: Gate, pair: Pair) -> str:
+    """Which checks have not looked at which profile, where the gate wants them to have; "" for none."""
+    told = []
+    for name, profile in (("old", pair.old), ("new", pair.new)):
+        missing = missing_checks(profile.findings)
+        if len(missing) == len(CHECKS):
+            told.append(f"no soundness check has looked at the {name} profile")
+        elif missing:
+            told.append(f"soundness checks that have not looked at the {name} profile: {', '.join(missing)}")
+    if not told or gate.unchecked == "allow":
+        return ""
+    return f"{'; '.join(told)} (poise profile runs all checks; unchecked: allow in the gate does without)"
 
 
 @dataclass(frozen=True)

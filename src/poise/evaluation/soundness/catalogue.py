@@ -129,6 +129,12 @@ def overrule(findings: Iterable[Finding], allowed: Sequence[str]) -> tuple[Findi
     )
 
 
+def missing_checks(findings: Iterable[Finding]) -> tuple[str, ...]:
+    """Names of the checks that have not looked, or not at every part, in the order of `CHECKS`."""
+    looked = {finding.check for finding in findings if finding.everywhere}
+    return tuple(name for name in CHECKS if name not in looked)
+
+
 def _differentiable(examined: Examined) -> bool:
     """Whether attacks can take gradients of the model, tried on one image."""
     one = examined.batch(examined.rows(examined.right() | ~examined.right(), "gradient")[:1])

@@ -22,6 +22,7 @@ class Finding:
         status: pass, note, warn or block.
         evidence: one sentence with the numbers that decided.
         overridden: whether a person allowed what blocks; only blocking findings can be.
+        everywhere: whether the check looked at all parts of a profile that was joined from several.
 
     Raises:
         Misuse: for another status, or an override of what does not block.
@@ -31,6 +32,7 @@ class Finding:
     status: Status
     evidence: str
     overridden: bool = False
+    everywhere: bool = True
 
     def __post_init__(self) -> None:
         if self.status not in get_args(Status):

@@ -47,5 +47,10 @@ def _worst(found: Sequence[Finding], parts: int) -> Finding:
     if len(found) < parts:
         evidence = f"{evidence} (not checked on {parts - len(found)} of {parts} parts)"
         status = "note" if status == "pass" else status
-    overridden = status == "block" and all(finding.overridden for finding in worst)
-    return Finding(check=found[0].check, status=status, evidence=evidence, overridden=overridden)
+    return Finding(
+        check=found[0].check,
+        status=status,
+        evidence=evidence,
+        overridden=status == "block" and all(finding.overridden for finding in worst),
+        everywhere=len(found) == parts and all(finding.everywhere for finding in found),
+    )

@@ -33,6 +33,7 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
             "confidence": judgement.gate.confidence,
             "joint": judgement.gate.joint,
             "grid": judgement.gate.grid,
+            "unchecked": judgement.gate.unchecked,
             "promise": judgement.gate.promise,
             "limits": [_verdict(verdict) for verdict in judgement.verdicts],
         }

@@ -130,6 +130,32 @@ def test_a_blocked_profile_passes_no_gate_unless_its_profile_says_that_somebody_
             assert ("zero-gradients: all vanish" in capsys.readouterr().out) == (not overridden)
 
 
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["old.parquet", "nothing.parquet"], "there is no profile at nothing.parquet; make one with poise profile"),
+        (["nothing.csv", "new.parquet"], "there is no profile at nothing.csv"),
+        (["old.parquet", "damaged.parquet"], "damaged.parquet cannot be read as a profile"),
+        (["old.parquet", "damaged.csv"], "damaged.csv, line 1: the norm is missing"),
+        (["run", "new.parquet"], "run has not been profiled"),
+        (["old.parquet", "new.parquet", "--noise", "nothing.parquet"], "there is no profile at nothing.parquet"),
+    ],
+)
+def test_a_gate_says_to_machines_that_a_profile_cannot_be_read(desk, words, reason):
+    """Without a gate it is one line on standard error, and no file."""
+    (desk / "damaged.parquet").write_bytes((desk / "new.parquet").read_bytes()[:-100])
+    (desk / "damaged.csv").write_text("id,label\n")
+    (desk / "run").mkdir()
+    (desk / "run" / "recipe.yaml").write_text("model: small\n")
+    _gate(desk, KEPT, BROKEN)
+    assert main(["compare", *words, "--out", "out"]) == 2
+    assert not (desk / "out").exists()
+    assert main(["compare", *words, "--gate", "gate.yaml", "--out", "out"]) == 2
+    assert 'errors="2"' in (desk / "out" / "junit.xml").read_text()
+    assert reason in (desk / "out" / "comparison.md").read_text()
+    assert reason in json.loads((desk / "out" / "comparison.json").read_text())["obstacle"]
+
+
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
 def test_profiles_that_no_check_looked_at_pass_a_gate_only_if_it_says_so(judged, tmp_path, monkeypatch, ending):
     """What was made with --soundness false, and sent through CSV as well."""

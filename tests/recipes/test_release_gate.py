@@ -38,4 +38,8 @@ def test_the_workflows_command_runs_as_it_stands(tmp_path, monkeypatch):
             write_profile(checked(settled(broken_from, grid=grid)), tmp_path / "models" / name / "profile.parquet")
         assert main(shlex.split(command)[1:]) == code
         assert (tmp_path / "comparison" / "comparison.md").is_file()
+    (tmp_path / "models" / "new" / "profile.parquet").unlink()
+    (tmp_path / "comparison" / "comparison.md").unlink()
+    assert main(shlex.split(command)[1:]) == 2
+    assert "there is no profile at" in (tmp_path / "comparison" / "comparison.md").read_text()
     assert all(step["if"] == "always()" for step in steps[-3:])

@@ -38,7 +38,7 @@ def compare(
 
     Nothing is attacked or trained: all figures but those of a replay are arithmetic on two profiles of the same images.
     With a gate, the command ends with 0 if the gate passes, 1 if it fails, and 2 if it cannot be judged: for profiles
-    that do not match or that soundness checks object to, and for too few images.
+    that are missing, do not match, or that soundness checks object to or have not looked at, and for too few images.
 
     Args:
         old: the model in use: a profile (.parquet, or .csv from other tools), or a run folder that holds one.
@@ -56,16 +56,15 @@ def compare(
         The comparison, with the gate's judgement in it.
 
     Raises:
-        Misuse: for what cannot be read; without a gate also for profiles that do not match.
+        Misuse: for a gate that cannot be read, and for a replay that cannot be made; without a gate also for profiles
+            that cannot be read or do not match.
     """
     if gallery < 0:
         raise Misuse(f"gallery must be at least 0; got {gallery}")
     limits = None if gate is None else read_gate(Path(gate))
-    profiles = open_profile(old), open_profile(new)
-    again = [open_profile(str(address)) for address in noise or ()]
-    kept = _kept(old, profiles[0]) if replay else None
-    comparison = _compared(_names(old, new), profiles, again, limits)
-    if kept is not None and comparison.pair is not None:
+    comparison = _compared(old, new, [str(address) for address in noise or ()], limits)
+    if replay and comparison.pair is not None:
+        kept = _kept(old, comparison.pair.old)
         comparison = dataclasses.replace(comparison, replayed=_replayed(comparison.pair, new, data, kept))
     _show(comparison)
     if out is not None:
@@ -110,12 +109,12 @@ def _kept(old: str, profile: Profile) -> Adversarials:
     return read_adversarials(profile_path(old))
 
 
-def _compared(
-    names: tuple[str, str], profiles: tuple[Profile, Profile], again: list[Profile], limits: Gate | None
-) -> Comparison:
+def _compared(old: str, new: str, noise: Sequence[str], limits: Gate | None) -> Comparison:
     """The comparison; where there can be none, a gate has to say so, and nobody else."""
+    names = _names(old, new)
     try:
-        pair = join(*profiles)
+        again = [open_profile(address) for address in noise]
+        pair = join(open_profile(old), open_profile(new))
         check_sound(pair)
         floors = _floors(pair, again)
     except Misuse as error:

@@ -103,6 +103,48 @@ def test_a_model_that_ignores_its_images_survives_the_attack_without_an_error():
     assert set(found.values()) == {None}
 
 
+class _Unsure(nn.Module):
+    """Says something else in some of its passes, counted from the first."""
+
+    def __init__(self, inner, wrong):
+        super().__init__()
+        self.inner, self.wrong, self.passes = inner, wrong, -1
+
+    def forward(self, images):
+        self.passes += 1
+        logits = self.inner(images)
+        return logits.flip(1) if self.wrong(self.passes) else logits
+
+
+def _told_right(radius):
+    """A network, and items that it gets right."""
+    model = _network()
+    labels = model(DATA.images).argmax(1)
+    budget = torch.full((23,), radius, dtype=torch.float64)
+    return model, Problem(DATA.images, labels, budget, DATA.ids, labels * 0, labels * 0)
+
+
+@pytest.mark.parametrize("through", [False, True])
+def test_the_plain_driver_judges_a_random_model_by_its_mean_answer(through):
+    """A fifth of the passes are wrong: one of them is enough for an attack that is judged by one."""
+    search = SEARCHES[0]
+    model, near = _told_right(1e-4)
+    surrogate = _network() if through else None
+    lucky, sober = (
+        run_search(search, _Unsure(model, lambda at: at % 5 == 4), near, surrogate, count)[1] for count in (1, 20)
+    )
+    assert lucky.all()
+    assert not sober.any()
+    _, far = _told_right(0.9)
+    assert run_search(search, _Unsure(model, lambda at: at % 5 == 4), far, surrogate, 20)[1].all()
+
+
+def test_the_plain_driver_confirms_by_fresh_passes():
+    model, near = _told_right(1e-4)
+    assert not run_search(SEARCHES[0], _Unsure(model, lambda at: at < 20), near, passes=20)[1].any()
+    assert run_search(SEARCHES[0], _Unsure(model, lambda at: at < 40), near, passes=20)[1].all()
+
+
 class _Late(PGDSearch):
     """Asks for the image itself until its budget is spent, and for an adversarial one afterwards."""
 

@@ -8,46 +8,52 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from poise.attacks.answers import ask_model
+from poise.attacks.answers import Asking, adversarial, ask_model, mean_prediction
 from poise.attacks.rows import choose
 from poise.attacks.search import Problem, Search
 from poise.core.losses import misclassified
 from poise.core.modes import evaluating, frozen
 from poise.core.norms import inside
-from poise.core.threat import Norm
 
 _ROUNDS_BETWEEN_LOOKS = 8
 
 
 def run_search(
-    search: Search, model: nn.Module, problem: Problem, through: nn.Module | None = None
+    search: Search, model: nn.Module, problem: Problem, through: nn.Module | None = None, passes: int = 1
 ) -> tuple[Float[Tensor, "n *shape"], Bool[Tensor, " n"]]:
     """Let a search run until every row is fooled or its budget is spent, and return what it found.
 
     The model is in eval mode and its weights are frozen meanwhile; afterwards everything is as before. The device is
-    waited for once every eight rounds, to see whether all rows are settled.
+    waited for once every eight rounds, to see whether all rows are settled, and in every round
+    where answers are averaged.
 
     Args:
         search: the attack.
         model: maps images in [0, 1] to logits.
         problem: one row per example.
         through: a surrogate that the search asks in the model's place; the model still decides what is adversarial.
+        passes: forward passes whose answers are averaged, for models whose output is random (EOT); a row of such a
+            model is fooled once the mean softmax of as many fresh passes is wrong too.
 
     Returns:
         points: of each row the first that is misclassified inside ball and box; where there is none, the one of
             highest `Search.loss` inside both, and the image itself where the search never was inside.
         found: whether the row was fooled.
     """
-    record = _Record.fresh(problem, search.norm)
+    record = _Record.fresh(problem)
     asked = model if through is None else through
     with torch.no_grad(), evaluating(model), frozen(model), evaluating(asked), frozen(asked):
         state = search.begin(problem)
         for round_ in range(search.queries):
             points = search.ask(problem, state)
             gradient = search.rhythm[round_ % len(search.rhythm)]
-            answer = ask_model(search, asked, problem, points, gradient=gradient)
-            said = answer.logits if through is None else model(points)
-            record = record.updated(points, said, answer.loss, state["done"])
+            answer = ask_model(search, asked, problem, points, gradient=gradient, asking=Asking(passes=passes))
+            said = answer.logits if through is None else mean_prediction([model(points) for _ in range(passes)])
+            allowed = inside(points, problem.images, problem.radius, search.norm) & ~state["done"]
+            fooled = allowed & misclassified(said, problem.labels) & ~record.found
+            if passes > 1 and bool(fooled.any()):
+                fooled &= adversarial(search, model, problem, points, passes)
+            record = record.updated(points, answer.loss, allowed, fooled)
             state = search.tell(problem, state, points, answer)
             if round_ % _ROUNDS_BETWEEN_LOOKS == 0 and bool((state["done"] | record.found).all()):
                 break
@@ -58,25 +64,15 @@ def run_search(
 class _Record:
     """The first success of each row, or until then its best point inside ball and box."""
 
-    problem: Problem
-    norm: Norm
     points: Tensor
     loss: Tensor
     found: Tensor
 
     @classmethod
-    def fresh(cls, problem: Problem, norm: Norm) -> _Record:
+    def fresh(cls, problem: Problem) -> _Record:
         nothing = torch.full_like(problem.radius, -torch.inf)
-        return cls(problem, norm, problem.images, nothing, torch.zeros_like(nothing, dtype=torch.bool))
+        return cls(problem.images, nothing, torch.zeros_like(nothing, dtype=torch.bool))
 
-    def updated(self, points: Tensor, logits: Tensor, loss: Tensor, done: Tensor) -> _Record:
-        allowed = inside(points, self.problem.images, self.problem.radius, self.norm) & ~done
-        fooled = allowed & misclassified(logits, self.problem.labels)
+    def updated(self, points: Tensor, loss: Tensor, allowed: Tensor, fooled: Tensor) -> _Record:
         take = ~self.found & (fooled | (allowed & (loss > self.loss)))
-        return _Record(
-            self.problem,
-            self.norm,
-            choose(take, points, self.points),
-            torch.where(take, loss, self.loss),
-            self.found | fooled,
-        )
+        return _Record(choose(take, points, self.points), torch.where(take, loss, self.loss), self.found | fooled)

@@ -119,7 +119,7 @@ def adaptive(suite: tuple[Unit, ...], surrogates: Sequence[str]) -> tuple[Unit, 
     return (*suite, *further)
 
 
-def passes(suite: Suite) -> int:
+def passes(suite: str) -> int:
     """Forward passes that a suite averages over: 20 for models whose output is random, 1 for all others."""
     return _PASSES if suite == "autoattack-rand" else 1
 

@@ -66,12 +66,12 @@ def made(images: torch.Tensor, labels: torch.Tensor, classes: int = 2) -> InMemo
     return InMemory("made", names, tuple(f"image/{index}" for index in range(len(images))), labels, images)
 
 
-def examined(model, images, epsilon=4 / 255, broken_from=None, norm="linf", **options):
+def examined(model, images, epsilon=4 / 255, broken_from=None, norm="linf", suite="pgd", **options):
     """A profile that says that all images hold at epsilon, unless it is told otherwise."""
     with torch.no_grad():
         right = (model(images.images(torch.arange(len(images)))).argmax(1) == images.labels).numpy()
     broken = np.where(right, 2, 0) if broken_from is None else np.asarray(broken_from)
-    found = profile(broken, (0.0, epsilon), norm=norm, classes=images.classes)
+    found = profile(broken, (0.0, epsilon), norm=norm, suite=suite, classes=images.classes)
     labels = images.labels.numpy()
     predictions = np.where(broken == 0, (labels + 1) % len(images.classes), labels)
     found = replace(found, ids=images.ids, labels=labels, predictions=predictions)

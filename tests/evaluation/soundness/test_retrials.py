@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,6 +45,37 @@ def _grey(count, distance, shape=(1, 4, 4)):
 def test_a_healthy_network_passes(check):
     found = check.inspect(examined(healthy(), digits(48), 2 / 255, steps=10))
     assert found.status == "pass"
+
+
+class _Wavering(nn.Module):
+    """The healthy network with so much noise on its logits that single passes are often wrong and their mean is not."""
+
+    def __init__(self, size=3.0):
+        super().__init__()
+        self.size = size
+
+    def forward(self, images):
+        logits = healthy()(images)
+        return logits + self.size * torch.randn_like(logits)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("check", ALL)
+def test_a_random_model_is_tried_again_by_its_mean_answer(check):
+    images = digits(32)
+    sure = examined(healthy(), images, 2 / 255, suite="autoattack-rand", steps=10)
+    found = check.inspect(replace(sure, model=_Wavering()))
+    assert found.status in {"pass", "note"}, found.evidence
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("epsilon", "status"), [(2 / 255, "note"), (0.03, "pass")])
+def test_luck_is_not_taken_for_what_was_planted(epsilon, status):
+    """In the small ball no random point gains more than the noise does; in the larger one some do."""
+    sure = examined(healthy(), digits(32), epsilon, suite="autoattack-rand")
+    found = Planted().inspect(replace(sure, model=_Wavering(1.0)))
+    assert found.status == status
+    assert found.evidence.startswith("noise hides" if status == "note" else "the attack misses 0 of")
 
 
 @pytest.mark.parametrize("check", ALL)

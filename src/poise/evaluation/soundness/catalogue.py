@@ -87,8 +87,9 @@ def inspect_profile(
 ) -> tuple[Finding, ...]:
     """What can be said about a finished profile: one finding a check, arithmetic first, then attacks on a sample.
 
-    Norm, largest epsilon and seed are the profile's. At 100 steps it takes up to 530 forward and backward passes and 52
-    forward passes of the sample, most of them for `convergence`. A model without gradients is not attacked again, which
+    Norm, largest epsilon and seed are the profile's. At 100 steps it takes up to 530 forward and backward passes and 53
+    forward passes of the sample, most of them for `convergence`, and of a profile whose suite averages over passes as
+    many times that, at most twice. A model without gradients is not attacked again, which
     is noted. The classifier's modes, buffers and gradients and PyTorch's random state are left as they were.
 
     Args:

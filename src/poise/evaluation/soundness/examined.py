@@ -6,20 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from poise.attacks.apgd import APGD, LossKind
 from poise.attacks.attack import radii
 from poise.attacks.driver import run_search
 from poise.attacks.search import Problem
+from poise.attacks.suites import passes
 from poise.core.batch import Batch
 from poise.core.misuse import Misuse
 from poise.core.streams import Stream
 from poise.core.threat import Norm, Threat
 from poise.data import ImageSet
 from poise.evaluation.profile import Profile
-from poise.evaluation.soundness.probing import outputs_of
+from poise.evaluation.soundness.probing import logits, outputs_of
 
 SAMPLE = 64
 """Examples that a check attacks anew, all at once."""
@@ -72,6 +73,11 @@ class Examined:
         """The profile's threat, for a sentence."""
         return str(Threat(norm=self.norm, epsilon=self.epsilon))
 
+    @property
+    def passes(self) -> int:
+        """Forward passes that the profile's suite averages over, by which retrials judge too."""
+        return passes(self.profile.header.suite)
+
     def stream(self, purpose: str) -> Stream:
         """Randomness for one purpose, from the profile's seed and independent of its attacks."""
         return Stream.seeded(self.profile.header.seed).fold("soundness", purpose)
@@ -97,15 +103,29 @@ class Examined:
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         return Batch(images.images(chosen).to(dtype), images.labels[chosen], images.keys[chosen]).to(weight.device)
 
+    def answers(self, images: Float[Tensor, "n *shape"]) -> list[Float[Tensor, "n classes"]]:
+        """What the model says of images in each of the suite's passes."""
+        return [logits(self.model, images) for _ in range(self.passes)]
+
     def falls(self, batch: Batch, epsilon: float, purpose: str, *, steps: int, loss: LossKind = "ce") -> Tensor:
-        """Which examples a fresh run of APGD fools, on the model or through a surrogate; bool, one per example."""
+        """Which examples a fresh run of APGD fools (`attacked`); bool, one per example."""
+        return self.attacked(batch, epsilon, purpose, steps=steps, loss=loss)[1]
+
+    def attacked(
+        self, batch: Batch, epsilon: float, purpose: str, *, steps: int, loss: LossKind = "ce"
+    ) -> tuple[Float[Tensor, "n *shape"], Bool[Tensor, " n"]]:
+        """What a fresh run of APGD makes of examples, on the model or through a surrogate, and which it fools.
+
+        A model whose output is random is asked and judged as in the examination: by the mean over the suite's passes.
+        """
         search = APGD(norm=self.norm, stream=self.stream(purpose), loss_kind=loss, steps=steps)
-        fallen = run_search(search, self.model, problem(batch, epsilon))[1]
+        points, fallen = run_search(search, self.model, problem(batch, epsilon), passes=self.passes)
         for through in outputs_of(self.model).values():
             left = (~fallen).nonzero()[:, 0]
             if len(left):
-                fallen[left] = run_search(search, self.model, problem(batch.select(left), epsilon), through)[1]
-        return fallen
+                rest = problem(batch.select(left), epsilon)
+                points[left], fallen[left] = run_search(search, self.model, rest, through, self.passes)
+        return points, fallen
 
 
 def problem(batch: Batch, epsilon: float) -> Problem:

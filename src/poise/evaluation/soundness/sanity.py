@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from poise.attacks import PGD
+from poise.attacks.answers import mean_prediction
 from poise.attacks.attack import radii
 from poise.core.batch import Batch
 from poise.core.losses import misclassified
@@ -18,7 +19,6 @@ from poise.core.norms import inside
 from poise.evaluation.curve import share
 from poise.evaluation.soundness.examined import Examined
 from poise.evaluation.soundness.finding import Finding
-from poise.evaluation.soundness.probing import logits
 from poise.evaluation.soundness.retrial import SHORT, RetrialCheck
 from poise.evaluation.soundness.verdicts import listed
 
@@ -119,5 +119,5 @@ def _single_step(given: Examined, batch: Batch) -> Bool[Tensor, " n"]:
     """Which examples one step of full length fools."""
     attack = PGD(steps=1, step_size=1.0, random_start=False)
     points = attack.perturb(given.model, batch, given.epsilon, given.norm, given.stream("single step"))
-    wrong = misclassified(logits(given.model, points), batch.labels)
+    wrong = misclassified(mean_prediction(given.answers(points)), batch.labels)
     return torch.logical_and(wrong, inside(points, batch.images, radii(given.epsilon, batch.images), given.norm))

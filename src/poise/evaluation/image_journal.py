@@ -1,7 +1,8 @@
 """Adversarial images of an evaluation in progress: a file a process, appended to as they are found.
 
 An image is written before the outcome that rests on it, so that an outcome in the journal has its image; where a file
-was damaged all the same, the outcome is taken back and its example attacked again.
+was damaged all the same, the outcome is taken back and its example attacked again. An image that no format holds leaves
+a record without one, and its outcome stands.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _RECORD = struct.Struct("<qBBII")
 """Row, grid point, format, length of the content, checksum of all that."""
 _UNKNOWN = -1
 _LARGEST = 2**30
+_NO_FORMAT = 255
+"""In the format's place: no format holds the image, and there is no content."""
 
 
 class Found(NamedTuple):
@@ -30,12 +33,12 @@ class Found(NamedTuple):
     Args:
         row: the example's row.
         point: the grid point within which the image lies.
-        pixels: the image.
+        pixels: the image; None where no format holds it.
     """
 
     row: int
     point: int
-    pixels: Pixels
+    pixels: Pixels | None
 
 
 class ImageJournal:
@@ -78,7 +81,7 @@ class ImageJournal:
             if self._belongs(self._own, handle):
                 end = handle.tell()
                 for offset, image in _records(handle):
-                    end = offset + _RECORD.size + len(image.pixels.content)
+                    end = offset + _RECORD.size + len(_content(image))
                 handle.truncate(end)
             else:
                 handle.truncate(0)
@@ -90,7 +93,7 @@ class ImageJournal:
             handle.write(b"".join(map(_packed, images)))
 
     def holds(self, row: int, point: int) -> bool:
-        """Whether an image of that example within that grid point was there at the last scan."""
+        """Whether that example's image within that grid point was there at the last scan, or known to fit no format."""
         return bool(self._points[row] >> point & 1)
 
     def read(self, rows: Iterable[int]) -> Iterator[Found | None]:
@@ -120,6 +123,8 @@ class ImageJournal:
         if not 0 <= row < len(self._points):
             return
         self._points[row] |= 1 << point
+        if image.pixels is None:
+            return
         if self._smallest[row] == _UNKNOWN or point <= self._smallest[row]:
             self._smallest[row], self._file[row], self._offset[row] = point, number, offset
 
@@ -134,8 +139,13 @@ def image_journals(path: Path) -> list[Path]:
 
 
 def _packed(image: Found) -> bytes:
-    place = (image.row, image.point, FORMATS.index(image.pixels.format), len(image.pixels.content))
-    return _RECORD.pack(*place, _checksum(*place, image.pixels.content)) + image.pixels.content
+    content, kind = _content(image), _NO_FORMAT if image.pixels is None else FORMATS.index(image.pixels.format)
+    place = (image.row, image.point, kind, len(content))
+    return _RECORD.pack(*place, _checksum(*place, content)) + content
+
+
+def _content(image: Found) -> bytes:
+    return b"" if image.pixels is None else image.pixels.content
 
 
 def _records(handle: BinaryIO) -> Iterator[tuple[int, Found]]:
@@ -146,9 +156,10 @@ def _records(handle: BinaryIO) -> Iterator[tuple[int, Found]]:
         if size > _LARGEST:
             return
         content = handle.read(size)
-        if len(content) < size or kind >= len(FORMATS) or checksum != _checksum(row, point, kind, size, content):
+        known = kind < len(FORMATS) or (kind == _NO_FORMAT and not size)
+        if len(content) < size or not known or checksum != _checksum(row, point, kind, size, content):
             return
-        yield offset, Found(row, point, Pixels(FORMATS[kind], content))
+        yield offset, Found(row, point, None if kind == _NO_FORMAT else Pixels(FORMATS[kind], content))
 
 
 def _checksum(row: int, point: int, kind: int, size: int, content: bytes) -> int:

@@ -123,7 +123,7 @@ def examine(
     work = _Examining(classifier, images, examination, header)
     notes = None
     if journal:
-        keeper = (classifier, work.fetch) if keep_adversarials else None
+        keeper = (work.pool.logits, work.fetch) if keep_adversarials else None
         notes = Notes(journal, header, images, len(work.units), rank=process.process_index, keep=keeper)
         for event in notes.earlier():
             work.settle(event)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from poise.attacks.rows import choose
 from poise.core.batch import Batch
@@ -25,6 +25,9 @@ from poise.evaluation.profile import Header, Profile
 Fetch = Callable[[Int[Tensor, " m"]], Batch]
 """Gives examples by row, on the model's device."""
 
+Ask = Callable[[Float[Tensor, "n *shape"]], Float[Tensor, "n classes"]]
+"""What the plain model says of images, by the mean over as many passes as the suite judges by."""
+
 _ROUNDING = 1e-6
 
 
@@ -32,18 +35,20 @@ class Keeper:
     """Stores adversarial images of one examination.
 
     Args:
-        classifier: the model that they fool.
+        ask: asks the model that they fool.
         fetch: gives examples by row, on the model's device.
         header: what is being measured.
         journal: where images are kept meanwhile.
     """
 
-    def __init__(self, classifier: nn.Module, fetch: Fetch, header: Header, journal: ImageJournal) -> None:
-        self._classifier, self._fetch, self._header, self._journal = classifier, fetch, header, journal
+    def __init__(self, ask: Ask, fetch: Fetch, header: Header, journal: ImageJournal) -> None:
+        self._ask, self._fetch, self._header, self._journal = ask, fetch, header, journal
 
     @torch.no_grad()
     def keep(self, found: Sequence[tuple[int, int, Float[Tensor, "c h w"]]]) -> None:
         """Store images; each is first brought into its ball, and stored so that what is read back is adversarial.
+
+        Of an image that is adversarial in no format it is noted that there is none.
 
         Call while the model is in eval mode.
 
@@ -60,16 +65,15 @@ class Keeper:
         def accepts(rows: Int[Tensor, " m"], back: Float32[Tensor, "m c h w"]) -> Bool[Tensor, " m"]:
             points = back.to(batch.images.dtype)
             allowed = inside(points, batch.images[rows], radius[rows], self._header.norm)
-            return torch.logical_and(allowed, misclassified(self._classifier(points), batch.labels[rows]))
+            return torch.logical_and(allowed, misclassified(self._ask(points), batch.labels[rows]))
 
         self._journal.write(
             Found(row, point, pixels)
             for (row, point, _), pixels in zip(found, stored(images, batch.images, accepts), strict=True)
-            if pixels is not None
         )
 
     def known(self, events: Iterable[Event]) -> Iterator[Event]:
-        """Earlier outcomes that can be trusted: of each example those before the first whose image is missing."""
+        """Earlier outcomes that can be trusted: of each example those before the first whose image is lost."""
         self._journal.scan()
         lost = set()
         for event in events:
@@ -91,7 +95,7 @@ class Keeper:
         images = (
             (profile.ids[row], image.point, image.pixels)
             for row, image in zip(broken, self._journal.read(broken), strict=True)
-            if image is not None and image.point <= profile.broken_from[row]
+            if image is not None and image.pixels is not None and image.point <= profile.broken_from[row]
         )
         header, target = profile.header, adversarials_path(path)
         origin = Origin(

@@ -10,9 +10,8 @@ from poise.core.files import digest_words
 from poise.data import ImageSet
 from poise.evaluation.image_journal import ImageJournal
 from poise.evaluation.journal import Event, Journal
-from poise.evaluation.keeping import Fetch, Keeper
+from poise.evaluation.keeping import Ask, Fetch, Keeper
 from poise.evaluation.profile import Header, Profile
-from poise.models import Classifier
 
 Note = Callable[[list[Event], list[Outcome]], None]
 """Given outcomes as they are booked and as the pool gave them, before anything is made of them."""
@@ -27,7 +26,7 @@ class Notes:
         images: the examples.
         units: number of units of the suite.
         rank: number of this process.
-        keep: the model and where examples come from, to keep adversarial images; None keeps none.
+        keep: asks the model, and where examples come from, to keep adversarial images; None keeps none.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class Notes:
         units: int,
         *,
         rank: int = 0,
-        keep: tuple[Classifier, Fetch] | None = None,
+        keep: tuple[Ask, Fetch] | None = None,
     ) -> None:
         self._path, self._shape = path, tuple(images.shape)
         part = {} if len(images) == header.whole else {"part": digest_words(images.ids)}
@@ -60,7 +59,10 @@ class Notes:
             self._images.open()
 
     def write(self, events: list[Event], outcomes: list[Outcome]) -> None:
-        """Keep outcomes. Images come first, so that no outcome is on disk without its image."""
+        """Keep outcomes. Images come first, so that no outcome is on disk without its image.
+
+        Call while the pool is open.
+        """
         if self._keeper:
             self._keeper.keep(
                 [

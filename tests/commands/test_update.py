@@ -71,6 +71,13 @@ def test_an_update_tries_every_weight_and_ships_the_one_it_took(updated):
     assert {name: history[-1][f"validation/{name}"] for name in FIGURES} == {name: taken[0][name] for name in FIGURES}
 
 
+def test_by_default_no_trial_may_lose_accuracy(updated):
+    assert updated.recipe()["tolerance"] == 0
+    new, *trials = (Trial(row["trial"], {name: row[name] for name in FIGURES}) for row in _table(updated))
+    taken = next(row["trial"] for row in _table(updated) if row["chosen"])
+    assert chosen(new, trials, 0.0)[0].name == taken
+
+
 def test_flips_are_counted_against_the_old_models_own_verdicts(pair, updated):
     """Counted again, image by image, from separate examinations of all three models."""
     images = open_data("digits", limit=200).validation.select(torch.arange(60))

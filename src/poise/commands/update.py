@@ -41,7 +41,7 @@ def update(
     schedule: Schedule = Fixed(),
     objective: Objective = RCAT(),
     grid: list[Weights] | None = None,
-    tolerance: float = 0.005,
+    tolerance: float = 0.0,
     training: Training = Training(epochs=10, optimizer="sgd", weight_decay=0.0),
     augmentation: Augmentation = "finetune",
     image_size: int | None = None,
@@ -58,8 +58,8 @@ def update(
     Training starts from the new model, with old and new frozen beside it. After each epoch the model in training is
     attacked on validation images and compared with the old model's own verdicts. An objective with weights alpha and
     beta is trained once for each pair of a grid, and the trial with the fewest flips is taken: clean and robust in
-    union, on validation images, among those that keep the new model's clean and robust accuracy. Test images play
-    no part. The table of all trials stands in trials.json.
+    union, on validation images, among those that lose nothing of the new model's clean and robust accuracy, unless
+    a tolerance says otherwise. Test images play no part. The table of all trials stands in trials.json.
 
     Args:
         old: address of the deployed model.
@@ -190,7 +190,8 @@ def _settle(folder: RunFolder, new: Trial, trials: Sequence[Trial], tolerance: f
     if not keeps:
         say(
             f"no trial keeps clean and robust accuracy within {tolerance:.1%} of the new model's on the {images} "
-            f"validation images; {best.name} is taken, which loses least: try fewer epochs or a smaller learning rate"
+            f"validation images; {best.name} is taken, which loses least: try fewer epochs or a smaller learning rate, "
+            "or allow a loss with --tolerance"
         )
     write_trials(folder, [new, *trials], best)
     print_trials([new, *trials], f"{images} validation images, suite fast, in %; * taken", best)

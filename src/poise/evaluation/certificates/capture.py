@@ -8,7 +8,9 @@ name. What was captured is compared with the classifier on an image before anyth
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -94,7 +96,7 @@ class _Reader:
         last: Any = next(node for node in self.graph.nodes if node.op == "output").args[0]
         if self.places.get(last[0]) != len(self.layers):
             raise Misuse("the logits are not the last value that the network computes, so no bound reaches them")
-        return Network(tuple(self.layers), self.shape, classes, self.device)
+        return Network(_joined(self.layers), self.shape, classes, self.device)
 
     def _read(self, node: fx.Node) -> None:
         sources = [each for each in node.all_input_nodes if each in self.places]
@@ -106,7 +108,8 @@ class _Reader:
         elif name_of(node) in SAME:
             self.places[node] = self.places[sources[0]]
         else:
-            self._join(self._call(node, sources), alone=len(sources) == len(sources[0].users) == 1)
+            self.layers.append(layer_of(self._call(node, sources)))
+            self.places[node] = len(self.layers)
 
     def _call(self, node: fx.Node, sources: list[fx.Node]) -> Call:
         """A call with what is known filled in."""
@@ -114,16 +117,22 @@ class _Reader:
         places = tuple(self.places[each] for each in node.args if isinstance(each, fx.Node) and each in self.places)
         return Call(node, values + (None,) * (8 - len(values)), places, shape_of(sources[0]))
 
-    def _join(self, call: Call, *, alone: bool) -> None:
-        """A layer joins, as a part of the one before where nobody else reads that and the two can be one."""
-        layer = layer_of(call)
-        last = self.layers[-1] if alone and call.places == (len(self.layers),) and self.layers else None
-        both = merged(last, layer) if isinstance(last, Affine) and isinstance(layer, Affine) else None
+
+def _joined(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """The layers, where a scaling is a part of the affine layer before it if nobody else reads what that one gives."""
+    readers = Counter(source for layer in layers for source in layer.sources)
+    places, found = [0], list[Layer]()
+    for layer in layers:
+        moved = replace(layer, sources=tuple(places[source] for source in layer.sources))
+        before = found[moved.sources[0] - 1] if moved.sources[0] and readers[layer.sources[0]] == 1 else None
+        both = merged(before, moved) if isinstance(before, Affine) and isinstance(moved, Affine) else None
         if both is None:
-            self.layers.append(layer)
+            found.append(moved)
+            places.append(len(found))
         else:
-            self.layers[-1] = both
-        self.places[call.node] = len(self.layers)
+            found[moved.sources[0] - 1] = both
+            places.append(moved.sources[0])
+    return tuple(found)
 
 
 def _weights(program: torch.export.ExportedProgram) -> dict[fx.Node, Any]:

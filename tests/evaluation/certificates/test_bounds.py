@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 
 import pytest
@@ -162,3 +163,16 @@ def test_a_one_lipschitz_network_is_proven_to_be_one():
     assert constants[-2].euclidean <= 4 * 1.01
     assert constants[-1].euclidean <= 24 * 1.01
     assert constants[-1].euclidean > 2
+
+
+def test_a_one_lipschitz_network_of_oblong_images_with_biases_is_proven_to_be_one():
+    """Its pooling multiplies by the root of 15 places, which no float32 holds."""
+    model = open_model("lipschitz", classes=("a", "b", "c"), shape=(3, 6, 10), seed=1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(generator=torch.Generator().manual_seed(0))
+    network, images = captured(model), _images(5, (3, 6, 10))
+    expected = copy.deepcopy(model).double()(images)
+    assert torch.allclose(network.values(images)[-1], expected, rtol=1e-12, atol=1e-12)
+    assert 2 < value_constants(network, "l2")[-1].euclidean <= 24 * 1.01

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,9 @@ from poise.evaluation.certificates.layers import Layer, Maxima, Rectifier, Sorti
 
 CHECKS = frozenset({"_assert_tensor_metadata", "_assert_scalar"})
 """Calls that only check something."""
-SAME = frozenset({"getitem", "clone", "to", "_to_copy", "detach", "alias", "contiguous", "dropout"})
-"""Calls that pass their value on, in eval mode and float64."""
+_SAME = frozenset({"getitem", "clone", "to", "_to_copy", "detach", "alias", "contiguous"})
+"""Calls that pass their value on, as long as its numbers stay float64."""
+_DROPOUT = frozenset({"dropout", "feature_dropout"})
 _KNOWN = (
     "known are convolutions, dense layers, batch norm, ReLU, GroupSort, mean and max pooling, flattening, sums of "
     "branches, and arithmetic with constants"
@@ -31,13 +32,15 @@ class Call:
 
     Args:
         node: the call.
-        arguments: its arguments, padded with None; what depends on the image is its node, the rest are values.
+        arguments: its arguments by position; what depends on the image is its node, the rest are values.
+        named: its arguments by name, likewise.
         places: where the values that depend on the image stand, in the order of the arguments.
         shape: shape of the first of these, without examples.
     """
 
     node: fx.Node
     arguments: tuple[Any, ...]
+    named: Mapping[str, Any]
     places: tuple[int, ...]
     shape: tuple[int, ...]
 
@@ -56,40 +59,114 @@ def name_of(node: fx.Node) -> str:
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:
     """Shape of a call's value, or of the first of its values, without examples."""
-    value = node.meta["val"]
-    return tuple(int(length) for length in (value[0] if isinstance(value, tuple | list) else value).shape[1:])
+    return tuple(int(length) for length in _value_of(node).shape[1:])
+
+
+def passes_on(node: fx.Node) -> bool:
+    """Whether a call gives what it is given: copies, and dropout that drops nothing."""
+    return name_of(node) in _SAME or (name_of(node) in _DROPOUT and node.args[2] is False)
+
+
+def check_value(node: fx.Node, image: tuple[int, ...]) -> None:
+    """Refuse a call whose value is not one row of float64 numbers an image.
+
+    Bounds are of real numbers: a cast to integers or to fewer digits is a step function, whatever stands around it.
+
+    Args:
+        node: a call that depends on the image.
+        image: shape of what it reads, without examples, for the message.
+
+    Raises:
+        Misuse: for one that gives anything else.
+    """
+    value = _value_of(node)
+    if not isinstance(value, Tensor):
+        raise _refusal(node, image, "values that are no tensor have no bounds")
+    if value.dtype != torch.float64:
+        raise _refusal(node, image, f"the network is bounded in float64, and this gives {value.dtype}")
+    if value.ndim < 1 or value.shape[0] != 1:
+        raise _refusal(node, image, f"from one image it makes {tuple(value.shape)}, which is not one row an image")
 
 
 def layer_of(call: Call) -> Layer:
     """The layer that does what a call does.
 
     Raises:
-        Misuse: for a call that has no rule, which is named.
+        Misuse: for a call that has no rule, or options that its rule does not know; it is named.
     """
     name = name_of(call.node)
-    layer = _RULES[name](call) if name in _RULES else None
+    known = _OF_TWO if name in _OF_TWO else _OF_ONE if _reads_one(call) else {}
+    layer = None
+    try:
+        layer = known[name](call, *call.arguments, **call.named) if name in known else None
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise _refusal(call.node, call.shape, _KNOWN) from error
     if layer is None:
-        raise Misuse(f"no bound can be carried through {name} of {call.shape} ({call.node.name}); {_KNOWN}")
+        raise _refusal(call.node, call.shape, _KNOWN)
     return layer
 
 
-def _convolution(call: Call) -> Layer:
-    _, weight, bias, stride, padding, dilation, groups = call.arguments[:7]
-    pairs = _pair(stride, 1), _pair(padding, 0), _pair(dilation, 1)
-    return convolution(call.places, call.shape, weight, bias, *pairs, groups or 1)
+def _refusal(node: fx.Node, shape: tuple[int, ...], why: str) -> Misuse:
+    return Misuse(f"no bound can be carried through {name_of(node)} of {shape} ({node.name}); {why}")
 
 
-def _dense(call: Call) -> Layer:
-    return dense(call.places, call.shape, call.arguments[1], call.arguments[2])
+def _value_of(node: fx.Node) -> Any:
+    value = node.meta.get("val")
+    return value[0] if isinstance(value, tuple | list) and value else value
 
 
-def _product(call: Call) -> Layer | None:
-    weight = call.arguments[1]
-    return dense(call.places, call.shape, weight.t(), None) if isinstance(weight, Tensor) and weight.ndim == 2 else None
+def _reads_one(call: Call) -> bool:
+    """Whether the first argument is all of a call that depends on the image."""
+    found: list[fx.Node] = []
+    fx.node.map_arg((call.arguments, dict(call.named)), found.append)
+    return len(found) == 1 and call.arguments[0] is found[0]
 
 
-def _batch_norm(call: Call) -> Layer:
-    _, weight, bias, mean, variance, _, epsilon = call.arguments[:7]
+def _convolution(
+    call: Call,
+    _: Any,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Layer | None:
+    apart = _pair(dilation, 1)
+    around = _around(padding, weight, apart)
+    if around is None or len(call.shape) != 3:
+        return None
+    return convolution(call.places, call.shape, weight, bias, _pair(stride, 1), around, apart, groups)
+
+
+def _around(padding: Any, weight: Tensor, dilation: tuple[int, int]) -> tuple[int, int] | None:
+    """Rows and columns of zeros on each side; None where "same" needs one more on one side than on the other."""
+    if not isinstance(padding, str):
+        return _pair(padding, 0)
+    rows, columns = (
+        apart * (taps - 1) * (padding == "same") for apart, taps in zip(dilation, weight.shape[2:], strict=True)
+    )
+    return None if rows % 2 or columns % 2 else (rows // 2, columns // 2)
+
+
+def _dense(call: Call, _: Any, weight: Tensor, bias: Tensor | None = None) -> Layer | None:
+    return dense(call.places, call.shape, weight, bias) if call.shape and weight.ndim == 2 else None
+
+
+def _product(call: Call, _: Any, weight: Any) -> Layer | None:
+    return _dense(call, _, weight.t()) if weight.ndim == 2 else None
+
+
+def _batch_norm(
+    call: Call,
+    _: Any,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    __: float,
+    epsilon: float,
+) -> Layer:
     factor = (variance + epsilon).rsqrt()
     factor = factor if weight is None else factor * weight
     shift = -mean * factor if bias is None else bias - mean * factor
@@ -97,69 +174,83 @@ def _batch_norm(call: Call) -> Layer:
     return scaled(call.places, call.shape, factor.view(place), shift.view(place))
 
 
-def _rectifier(call: Call) -> Layer:
+def _rectifier(call: Call, _: Any) -> Layer:
     return Rectifier(call.places)
 
 
-def _sorting(call: Call) -> Layer | None:
-    dimension = (-1 if call.arguments[1] is None else call.arguments[1]) % (len(call.shape) + 1)
-    return None if call.arguments[2] or not dimension else Sorting(call.places, dimension)
+def _sorting(
+    call: Call,
+    _: Any,
+    dim: int = -1,
+    descending: bool = False,
+    *,
+    stable: bool | None = None,  # noqa: ARG001 - the order of equal values is not seen in them
+) -> Layer | None:
+    dimension = dim % (len(call.shape) + 1)
+    return None if descending or not dimension else Sorting(call.places, dimension)
 
 
-def _mean(call: Call) -> Layer | None:
-    dimensions = [dimension % (len(call.shape) + 1) for dimension in call.arguments[1] or [0]]
-    return None if 0 in dimensions else averaged(call.places, call.shape, dimensions, keep=bool(call.arguments[2]))
+def _mean(call: Call, _: Any, dim: Sequence[int] | None = None, keepdim: bool = False) -> Layer | None:
+    dimensions = [dimension % (len(call.shape) + 1) for dimension in dim or [0]]
+    return None if 0 in dimensions else averaged(call.places, call.shape, dimensions, keep=keepdim)
 
 
-def _adaptive_mean(call: Call) -> Layer | None:
-    one = list(call.arguments[1]) == [1, 1]
-    return averaged(call.places, call.shape, (len(call.shape) - 1, len(call.shape)), keep=True) if one else None
+def _adaptive_mean(call: Call, _: Any, size: Sequence[int]) -> Layer | None:
+    one = list(size) == [1, 1] and len(call.shape) == 3
+    return averaged(call.places, call.shape, (2, 3), keep=True) if one else None
 
 
-def _window_means(call: Call) -> Layer | None:
-    _, sides, stride, padding, ceil_mode, with_padding, divisor = call.arguments[:7]
+def _window_means(
+    call: Call,
+    _: Any,
+    sides: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    with_padding: bool = True,
+    divisor: int | None = None,
+) -> Layer | None:
     window, around = _pair(sides, 1), _pair(padding, 0)
-    if ceil_mode or divisor or (with_padding is False and around != (0, 0)):
+    if ceil_mode or divisor or not (with_padding or around == (0, 0)) or len(call.shape) != 3:
         return None
     return window_means(call.places, call.shape, window, _pair(stride, window), around)
 
 
-def _maxima(call: Call) -> Layer | None:
-    _, sides, stride, padding, dilation, ceil_mode = call.arguments[:6]
+def _maxima(
+    call: Call, _: Any, sides: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Layer | None:
     window = _pair(sides, 1)
-    if _pair(dilation, 1) != (1, 1) or ceil_mode:
+    if _pair(dilation, 1) != (1, 1) or ceil_mode or len(call.shape) != 3:
         return None
     return Maxima(call.places, window, _pair(stride, window), _pair(padding, 0))
 
 
-def _reshaping(call: Call) -> Layer | None:
+def _reshaping(call: Call, _: Any, *__: Any) -> Layer:
     target = call.result
-    if call.node.meta["val"].shape[0] != 1:
-        return None
     return moved(call.places, call.shape, lambda values: values.reshape(len(values), *target))
 
 
-def _permutation(call: Call) -> Layer | None:
-    order = tuple(call.arguments[1])
-    return moved(call.places, call.shape, lambda values: values.permute(order)) if order[0] == 0 else None
+def _permutation(call: Call, _: Any, order: Sequence[int]) -> Layer | None:
+    axes = tuple(order)
+    return moved(call.places, call.shape, lambda values: values.permute(axes)) if axes[0] == 0 else None
 
 
-def _unshuffling(call: Call) -> Layer:
-    factor = call.arguments[1]
-    return moved(call.places, call.shape, lambda values: functional.pixel_unshuffle(values, factor))
+def _unshuffling(call: Call, _: Any, factor: int) -> Layer | None:
+    fits = len(call.shape) == 3
+    return moved(call.places, call.shape, lambda values: functional.pixel_unshuffle(values, factor)) if fits else None
 
 
-def _arithmetic(call: Call) -> Layer | None:
+def _arithmetic(call: Call, first: Any, second: Any) -> Layer | None:
     """A sum of two values, or a value with a constant that is the same for all examples."""
-    name, (first, second) = name_of(call.node), call.arguments[:2]
-    if call.node.kwargs or len(call.node.args) > 2 or call.result != call.shape:
+    name = name_of(call.node)
+    if call.result != call.shape:
         return None
     if isinstance(first, fx.Node) and isinstance(second, fx.Node):
-        same = name == "add" and len(call.places) == 2 and shape_of(first) == shape_of(second)
+        same = name == "add" and shape_of(first) == shape_of(second)
         return Sum(call.places) if same else None
     constant = second if isinstance(first, fx.Node) else first
-    value = constant if isinstance(constant, Tensor) else torch.tensor(constant)
-    value = value.double().reshape((1,) * (len(call.shape) + 1 - value.ndim) + tuple(value.shape))
+    value = torch.as_tensor(constant, dtype=torch.float64)
+    value = value.reshape((1,) * (len(call.shape) + 1 - value.ndim) + tuple(value.shape))
     return _with_constant(name, call, value, leads=constant is first)
 
 
@@ -183,7 +274,7 @@ def _pair(value: Any, default: int | tuple[int, int]) -> tuple[int, int]:
     return int(first), int(rest[0] if rest else first)
 
 
-_RULES: dict[str, Callable[[Call], Layer | None]] = {
+_OF_ONE: dict[str, Callable[..., Layer | None]] = {
     "conv2d": _convolution,
     "linear": _dense,
     "_native_batch_norm_legit_no_training": _batch_norm,
@@ -197,5 +288,7 @@ _RULES: dict[str, Callable[[Call], Layer | None]] = {
     "pixel_unshuffle": _unshuffling,
     **dict.fromkeys(("matmul", "mm"), _product),
     **dict.fromkeys(("view", "reshape", "squeeze", "unsqueeze"), _reshaping),
-    **dict.fromkeys(("add", "sub", "mul", "div"), _arithmetic),
 }
+"""Rules for calls of one value that depends on the image; each takes the arguments as the call gives them."""
+_OF_TWO: dict[str, Callable[..., Layer | None]] = dict.fromkeys(("add", "sub", "mul", "div"), _arithmetic)
+"""Rules for calls of two values, of which one may be a constant."""

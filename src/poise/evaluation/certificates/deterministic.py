@@ -64,8 +64,11 @@ class Bounded:
             images: values in [0, 1].
             local: whether to bound each image's own ball too.
             largest: radii beyond this are not searched for by `local`.
+
+        Raises:
+            Misuse: where the network gives other logits than the classifier that it was captured of.
         """
-        logits = self.network.values(images)[-1]
+        logits = self.network.confirmed(images)
         classes = logits.argmax(1)
         gaps = others(logits.gather(1, classes[:, None]) - logits, classes)
         slack = _SLACK * (1 + logits.abs().amax(1))

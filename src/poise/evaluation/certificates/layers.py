@@ -197,11 +197,11 @@ class Rectifier(Layer):
         """See `Layer.slopes`."""
         low, high = _per_row(inputs[0].low, slopes), _per_row(inputs[0].high, slopes)
         unsure = Box.between(slopes.low.clamp(max=0), slopes.high.clamp(min=0))
-        active, possible = low > 0, high >= 0
+        active, passive = low > 0, high < 0
         return (
             Box(
-                torch.where(active, slopes.middle, torch.where(possible, unsure.middle, 0.0)),
-                torch.where(active, slopes.radius, torch.where(possible, unsure.radius, 0.0)),
+                torch.where(active, slopes.middle, torch.where(passive, 0.0, unsure.middle)),
+                torch.where(active, slopes.radius, torch.where(passive, 0.0, unsure.radius)),
             ),
         )
 

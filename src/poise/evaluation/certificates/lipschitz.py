@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
+from torch.nn import functional
 
 from poise.core.norms import per_example
 from poise.core.threat import BOX, Norm
@@ -46,7 +47,7 @@ def gap_constants(network: Network, constants: list[Constants]) -> Float64[Tenso
     last = network.layers[-1]
     rows = torch.eye(network.classes, dtype=torch.float64, device=network.device)
     before = constants[-1]
-    if isinstance(last, Affine) and last.weight.shape == (network.classes, *last.shape):
+    if isinstance(last, Affine) and last.apply is functional.linear and len(last.shape) == 1:
         rows, before = last.weight, constants[last.sources[0]]
     differences = rows[:, None] - rows[None, :]
     euclidean = differences.square().sum(2).sqrt() * before.euclidean

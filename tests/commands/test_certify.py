@@ -47,6 +47,19 @@ def test_radii_join_what_attacks_found_and_the_report(run, tmp_path, capsys):
     assert "other images" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("method", "sizes"), [("lipschitz", [3, 3, 1]), ("local", [7])])
+def test_the_batch_size_is_that_of_the_images_at_a_time(run, tmp_path, monkeypatch, method, sizes):
+    from poise.evaluation.certificates.deterministic import Bounded
+
+    seen, radii = [], Bounded.radii
+    monkeypatch.setattr(
+        Bounded, "radii", lambda self, images, **k: seen.append(len(images)) or radii(self, images, **k)
+    )
+    options = {} if len(sizes) == 1 else {"batch_size": 3}
+    poise.certify(run.address, limit=7, method=method, largest=0.001, out=tmp_path / "p.parquet", **options)
+    assert seen == sizes
+
+
 @pytest.mark.parametrize("soundness", [True, False])
 def test_a_profile_made_anew_keeps_the_certificate_of_the_one_it_replaces(run, tmp_path, soundness, capsys):
     out = tmp_path / "p.parquet"
@@ -110,6 +123,7 @@ def test_a_smoothed_classifier_gets_a_run_of_its_own_and_an_interruption_goes_on
         ("--samples 5", "samples must be at least 100"),
         ("--confidence 1", "strictly between 0 and 1"),
         ("--largest -1", "radius above 0"),
+        ("--batch_size 0", "batch_size must be at least 1"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_leaves_nothing(run, tmp_path, monkeypatch, capsys, words, line):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from poise.commands.opening import Source, Split, check_split, open_whole, placed
 from poise.commands.profile import profile_path
@@ -46,7 +47,7 @@ def certify(
     image_size: int | None = None,
     limit: int | None = None,
     skip_unreadable: bool = False,
-    batch_size: int = 1024,
+    batch_size: int | None = None,
     out: Path | str | None = None,
     seed: int = 0,
 ) -> Profile:
@@ -75,7 +76,8 @@ def certify(
         image_size: resize the shorter side to this and crop the centre.
         limit: this many images, the same ones every time.
         skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
-        batch_size: noisy copies in one forward pass; it changes the speed and not the radii.
+        batch_size: noisy copies in one forward pass of smoothing, by default 1024; images at a time of the other
+            methods, by default 32. It changes speed and memory, and not the radii.
         out: with --sigma the run folder to create, by default runs/smoothed; else the profile to write.
         seed: decides the noise.
 
@@ -89,10 +91,9 @@ def certify(
     options = dict(locals())
     _check(split, norm, sigma, method)
     recipe = recipe_of(model)
-    sampling = Sampling(
-        samples=samples, selection=selection, confidence=confidence, enough=enough, batch_size=batch_size, seed=seed
-    )
-    Certification(method=method or "local", largest=largest, sampling=sampling)
+    size: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
+    sampling = Sampling(samples=samples, selection=selection, confidence=confidence, enough=enough, seed=seed, **size)
+    Certification(method=method or "local", largest=largest, sampling=sampling, **size)
     source = Source.of(recipe, data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
     images = decoded(getattr(source.open(), split))
     classifier = open_whole(model, images, weights=weights, seed=seed)
@@ -108,6 +109,7 @@ def certify(
         norm=norm or "l2" if known is None else known.header.norm,
         largest=largest,
         sampling=sampling,
+        **size,
     )
     rehearsed(
         "certify",

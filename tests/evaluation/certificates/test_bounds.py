@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from functools import cache
 
 import pytest
@@ -11,6 +13,7 @@ from torch import nn
 
 from poise.core.misuse import Misuse
 from poise.core.norms import project
+from poise.evaluation.certificates import lipschitz as room
 from poise.evaluation.certificates.capture import captured
 from poise.evaluation.certificates.deterministic import Bounded
 from poise.evaluation.certificates.lipschitz import boxes, gap_constants, local_bounds, value_constants
@@ -176,3 +179,41 @@ def test_a_one_lipschitz_network_of_oblong_images_with_biases_is_proven_to_be_on
     expected = copy.deepcopy(model).double()(images)
     assert torch.allclose(network.values(images)[-1], expected, rtol=1e-12, atol=1e-12)
     assert 2 < value_constants(network, "l2")[-1].euclidean <= 24 * 1.01
+
+
+@pytest.mark.parametrize(("most", "rows"), [(2**20, 60), (288, 2), (1, 1)])
+def test_slopes_of_no_more_gaps_are_in_memory_than_fit_and_all_are_the_same(monkeypatch, most, rows):
+    network, images = _captured("residual"), _images(20)
+    constants = value_constants(network, "l2")
+    classes, radii = network.values(images)[-1].argmax(1), torch.full((20,), 0.05, dtype=torch.float64)
+    whole = local_bounds(network, images, classes, radii, "l2", constants)
+    sizes, steepest = [], room._steepest
+    monkeypatch.setattr(room, "_MOST_VALUES", most)
+    monkeypatch.setattr(
+        room, "_steepest", lambda n, held, seeds, *rest: sizes.append(len(seeds)) or steepest(n, held, seeds, *rest)
+    )
+    parts = local_bounds(network, images, classes, radii, "l2", constants)
+    assert torch.equal(parts.least, whole.least)
+    assert torch.allclose(parts.steepest, whole.steepest, rtol=1e-12, atol=0)
+    assert sum(sizes) == 60
+    assert max(sizes) == rows
+
+
+def test_a_thousand_classes_take_the_memory_of_a_few():
+    """Slopes of 4 x 999 gaps of this network are 260 MB a tensor at once, of which there would be several."""
+    script = """
+import resource, torch
+from poise.evaluation.certificates.capture import captured
+from poise.evaluation.certificates.lipschitz import local_bounds, value_constants
+from tests.evaluation.certificates.networks import classifier
+layers = torch.nn.Conv2d(2, 32, 3, padding=1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+network = captured(classifier(torch.nn.Sequential(*layers, torch.nn.Linear(32, 1000)), (2, 16, 16), 1000))
+images, constants = torch.rand(4, 2, 16, 16, dtype=torch.float64), value_constants(network, "l2")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+radii = torch.full((4,), 0.01, dtype=torch.float64)
+with torch.no_grad():
+    local_bounds(network, images, torch.zeros(4, dtype=torch.long), radii, "l2", constants)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert float(found.stdout) < 300

@@ -6,6 +6,7 @@ Everything here is an upper bound, and none an estimate.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,9 +18,12 @@ from poise.core.norms import per_example
 from poise.core.threat import BOX, Norm
 from poise.evaluation.certificates.capture import Network
 from poise.evaluation.certificates.layers import ROUNDING, Affine, Box, Constants
+from poise.evaluation.certificates.radii import others
 
 Gaps = Float64[Tensor, "n others"]
 
+_MOST_VALUES = 2**20
+"""Numbers in a tensor of slopes; some twenty such tensors are in memory at the same time."""
 _DUAL: dict[Norm, float] = {"linf": 1.0, "l2": 2.0, "l1": math.inf}
 
 
@@ -49,9 +53,7 @@ def gap_constants(network: Network, constants: list[Constants]) -> Float64[Tenso
     before = constants[-1]
     if isinstance(last, Affine) and last.apply is functional.linear and len(last.shape) == 1:
         rows, before = last.weight, constants[last.sources[0]]
-    differences = rows[:, None] - rows[None, :]
-    euclidean = differences.square().sum(2).sqrt() * before.euclidean
-    return torch.minimum(euclidean, differences.abs().sum(2) * before.largest) * (1 + ROUNDING)
+    return torch.stack([_change(Box(row - rows, torch.zeros_like(rows)), before) for row in rows])
 
 
 def boxes(network: Network, images: Tensor, radii: Tensor, constants: list[Constants]) -> list[Box]:
@@ -102,6 +104,7 @@ def local_bounds(
 
     Interval bounds decide which units can be active anywhere in the ball; with the others fixed, the Jacobian's entries
     are bounded from the logits back to the image. By the mean value theorem gaps fall no faster within the ball.
+    Memory holds the boxes of all images, and the slopes of as many gaps as fit under a limit.
 
     Args:
         network: the layers.
@@ -112,18 +115,38 @@ def local_bounds(
         constants: `value_constants` of the network in this norm.
     """
     held = boxes(network, images, radii, constants)
-    directions = _differences(classes, network.classes)
-    steepest = _steepest(network, held, directions.flatten(0, 1), norm, constants).view(len(images), -1)
-    leading = held[-1].low.gather(1, classes[:, None])
-    return Local(steepest, leading - (directions.clamp(max=0).neg() * held[-1].high[:, None]).sum(2))
+    every = torch.arange(network.classes, device=classes.device).expand(len(images), -1)
+    rivals = others(every, classes)
+    least = held[-1].low.gather(1, classes[:, None]) - others(held[-1].high, classes)
+    steepest = torch.empty_like(least)
+    for rows, columns in _pieces(rivals.shape, max(box.middle[0].numel() for box in held)):
+        part = [Box(box.middle[rows], box.radius[rows]) for box in held]
+        seeds = _differences(classes[rows], rivals[rows, columns], network.classes)
+        steepest[rows, columns] = _steepest(network, part, seeds, norm, constants).view(len(classes[rows]), -1)
+    return Local(steepest, least)
 
 
-def _differences(classes: Tensor, count: int) -> Float64[Tensor, "n others count"]:
-    """The vectors e_c - e_j for all classes j but c."""
-    every = torch.eye(count, dtype=torch.float64, device=classes.device)
-    all_pairs = every[classes][:, None] - every[None]
-    keep = torch.arange(count, device=classes.device)[None] != classes[:, None]
-    return all_pairs[keep].view(len(classes), count - 1, count)
+def _pieces(shape: Sequence[int], widest: int) -> Iterator[tuple[slice, slice]]:
+    """Parts of a table of images and classes whose slopes are few enough to be in memory together.
+
+    Args:
+        shape: images and classes.
+        widest: most numbers that a function's slopes by one value are.
+    """
+    most = max(1, _MOST_VALUES // widest)
+    wide = min(most, shape[1])
+    high = most // wide
+    for row in range(0, shape[0], high):
+        for column in range(0, shape[1], wide):
+            yield slice(row, row + high), slice(column, column + wide)
+
+
+def _differences(
+    classes: Int[Tensor, " n"], rivals: Int[Tensor, "n some"], count: int
+) -> Float64[Tensor, "rows count"]:
+    """The vectors e_c - e_j for some classes j beside each c, image by image."""
+    own, other = (functional.one_hot(each, count).double() for each in (classes[:, None], rivals))
+    return (own - other).flatten(0, 1)
 
 
 def _steepest(network: Network, held: list[Box], seeds: Tensor, norm: Norm, constants: list[Constants]) -> Tensor:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from poise.core.misuse import Misuse
@@ -117,7 +117,7 @@ def softmax_constant(scale: float = 1.0) -> float:
     return scale / 4
 
 
-def others(values: Rows, classes: Int[Tensor, " n"]) -> Float[Tensor, "n others"]:
+def others(values: Shaped[Tensor, "n classes"], classes: Int[Tensor, " n"]) -> Shaped[Tensor, "n others"]:
     """The values of all classes but one, in their order."""
     keep = torch.ones_like(values, dtype=torch.bool).scatter_(1, classes[:, None], value=False)
     return values[keep].view(len(values), -1)

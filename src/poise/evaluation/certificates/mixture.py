@@ -45,11 +45,13 @@ class Core:
         robust: the branch whose robustness is bounded; the classifier itself where nothing is mixed.
         alpha: its least weight; 1 where nothing is mixed.
         scale: what its logits are multiplied by before the softmax.
+        of_mixture: whether it is a branch of a mixture, at whatever weight.
     """
 
     robust: Classifier
     alpha: float = 1.0
     scale: float = 1.0
+    of_mixture: bool = False
 
     @property
     def mixed(self) -> bool:
@@ -66,25 +68,43 @@ class Core:
 def core_of(classifier: nn.Module) -> Core:
     """The branch to bound and its least weight.
 
+    Where the robust branch is a mixture itself, its own robust branch is the one. The softmax of an inner mixture's
+    logits, unscaled, are its probabilities (1 - b) g' + b h', so that the whole is
+
+        (1 - a) g + a (1 - b) g' + a b h',
+
+    a mixture of h' at the weight a b with some probabilities, namely a mean of g and g' at the weight 1 - a b. Weights
+    lie in [0, 1], so the product of the least ones is the least, and what is proven of a mixture holds for it.
+
     Raises:
         Misuse: for a module that is neither a classifier nor a mixture, for a mixture with a nonlinearity, as bounds of
-            the robust logits say nothing of what enters it, and for a classifier that changes images before a mixture
-            or a smoothing inside it sees them: radii of what is inside would not be radii of the whole.
+            the robust logits say nothing of what enters it, for one that scales the logits of another, which are no
+            weighted mean then, and for a classifier that changes images before a mixture or a smoothing inside it sees
+            them: radii of what is inside would not be radii of the whole.
     """
     for module in (classifier, getattr(classifier, "network", None)):
         if isinstance(module, Mixture):
-            if module.sharpened:
-                raise Misuse(
-                    "nothing is proven of a mixture with a nonlinearity: bounds of the robust branch's logits do not "
-                    "carry over to what is mixed; certify the mixture without it"
-                )
-            _check_images_untouched(classifier)
-            _check_images_untouched(module.robust)
-            return Core(module.robust, float(module.alpha_low), float(module.scales[1]))
+            return _core_of_mixture(classifier, module)
     if not isinstance(classifier, Classifier):
         raise Misuse(f"a certificate needs a classifier or a mixture of two; got {type(classifier).__name__}")
     _check_images_untouched(classifier)
     return Core(classifier)
+
+
+def _core_of_mixture(classifier: nn.Module, mixture: Mixture) -> Core:
+    if mixture.sharpened:
+        raise Misuse(
+            "nothing is proven of a mixture with a nonlinearity: bounds of the robust branch's logits do not "
+            "carry over to what is mixed; certify the mixture without it"
+        )
+    _check_images_untouched(classifier)
+    inner, alpha, scale = core_of(mixture.robust), float(mixture.alpha_low), float(mixture.scales[1])
+    if inner.of_mixture and scale != 1:
+        raise Misuse(
+            f"the mixture scales the logits of its robust branch, a mixture itself, by {scale:g}, after which they are "
+            "no mean of its branches; mix it with a scale of 1, and give the scale to the inner mixture"
+        )
+    return Core(inner.robust, alpha * inner.alpha, inner.scale if inner.of_mixture else scale, of_mixture=True)
 
 
 def _check_images_untouched(classifier: nn.Module) -> None:

@@ -287,7 +287,7 @@ _OF_ONE: dict[str, Callable[..., Layer | None]] = {
     "permute": _permutation,
     "pixel_unshuffle": _unshuffling,
     **dict.fromkeys(("matmul", "mm"), _product),
-    **dict.fromkeys(("view", "reshape", "squeeze", "unsqueeze"), _reshaping),
+    **dict.fromkeys(("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze"), _reshaping),
 }
 """Rules for calls of one value that depends on the image; each takes the arguments as the call gives them."""
 _OF_TWO: dict[str, Callable[..., Layer | None]] = dict.fromkeys(("add", "sub", "mul", "div"), _arithmetic)

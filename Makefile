@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 SCALE ?= small
 DATA ?= torchvision:CIFAR10
 JOBS ?= 2
-COSTS := $(filter-out __init__ harness contenders networks backbones transfer updates frontier composed evidence,$(notdir $(basename $(wildcard benchmarks/*.py))))
+COSTS := $(filter-out __init__ harness contenders networks backbones certified transfer updates frontier composed evidence,$(notdir $(basename $(wildcard benchmarks/*.py))))
 
 .PHONY: quickstart test check docs bench-gpu evidence judges picture clean
 

@@ -112,6 +112,7 @@ def test_leaves_no_trace(mode):
 def test_model_mode_decides_which_statistics_the_attack_sees():
     model, data = _layered(), batch(6, (3, 4), 3)
     model[3] = nn.Identity()
+    model.train()
     seen = {}
     for mode in ("eval", "train"):
         seen[mode] = PGD(model_mode=mode).perturb(model, data, 0.1, "linf", STREAM)

@@ -43,7 +43,8 @@ class Server:
     def __init__(self, *words: str) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1"}
         command = [sys.executable, "-W", "ignore", "-m", "poise", "demo", *words, "--port", "0"]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        heeding = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - whatever the tests run under
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heeding)
         self.told: list[str] = []
         self.address = ""
         for line in self.process.stderr:

@@ -20,7 +20,7 @@ quickstart: $(READY)
 	$(BIN)/poise quickstart
 
 test: $(READY)
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 check: $(READY)
 	$(BIN)/ruff check

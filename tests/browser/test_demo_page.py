@@ -39,6 +39,8 @@ LATENCY = """async ([alpha]) => {
 
 _HEEDING = """
 import runpy, signal
+
+pytestmark = pytest.mark.xdist_group("demo_page")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 runpy.run_module("poise", run_name="__main__")
 """

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from poise.attacks.answers import Asking, adversarial, ask_model, mean_prediction
+from poise.attacks.answers import Asking, adversarial, ask_model, decided
 from poise.attacks.rows import choose
 from poise.attacks.search import Problem, Search
 from poise.core.losses import misclassified
@@ -48,7 +48,7 @@ def run_search(
             points = search.ask(problem, state)
             gradient = search.rhythm[round_ % len(search.rhythm)]
             answer = ask_model(search, asked, problem, points, gradient=gradient, asking=Asking(passes=passes))
-            said = answer.logits if through is None else mean_prediction([model(points) for _ in range(passes)])
+            said = answer.logits if through is None else decided(model, points, passes)
             allowed = inside(points, problem.images, problem.radius, search.norm) & ~state["done"]
             fooled = allowed & misclassified(said, problem.labels) & ~record.found
             if passes > 1 and bool(fooled.any()):

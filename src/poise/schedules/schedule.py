@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -46,6 +46,27 @@ class Moment:
     stream: Stream = field(default_factory=lambda: Stream(0))
     memory: Memory = field(default_factory=dict)
     last: float = 1.0
+
+    @classmethod
+    def of(cls, every: Every, epoch: int, number: int, *, epochs: int, batches: int, **others: Any) -> Moment:
+        """The moment that a schedule sees at a step: the step's own, or that of its epoch's first.
+
+        Args:
+            every: how often the schedule moves.
+            epoch: of the step, from 0.
+            number: of the step within the epoch, from 0.
+            epochs: of the training.
+            batches: steps of an epoch.
+            others: what else the moment holds.
+        """
+        at, latest = (number, batches - 1) if every == "step" else (0, 0)
+        return cls(
+            progress=progress_at(epoch, at, epochs=epochs, batches=batches),
+            epoch=epoch,
+            step=epoch * batches + at,
+            last=progress_at(epochs - 1, latest, epochs=epochs, batches=batches),
+            **others,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +121,18 @@ class Schedule(ABC):
             figures: at least those named in `hears`.
         """
         return moment.memory
+
+
+def progress_at(epoch: int, number: int, *, epochs: int, batches: int) -> float:
+    """The part of a training that is done when a step begins.
+
+    Args:
+        epoch: of the step, from 0.
+        number: of the step within the epoch, from 0.
+        epochs: of the training.
+        batches: steps of an epoch.
+    """
+    return (epoch + number / batches) / epochs
 
 
 def ramp(moment: Moment, start: float, stop: float) -> float:

@@ -123,7 +123,7 @@ def stays_at_chance(rows: Sequence[Row], setting: Setting) -> Remark | None:
             f"at an epsilon of up to {_number(max(row['epsilon'] for row in rows))} this is common; "
             f"{setting.schedule.gentler}, or try a smaller epsilon or another learning rate"
         )
-    return Remark("at-chance", f"{told}. {advice[0].upper()}{advice[1:]}")
+    return Remark("at-chance", f"{told}. {_advice(advice)}")
 
 
 def has_collapsed(rows: Sequence[Row], setting: Setting) -> Remark | None:
@@ -141,7 +141,7 @@ def has_collapsed(rows: Sequence[Row], setting: Setting) -> Remark | None:
     return Remark(
         "collapse",
         f"clean validation accuracy was {was} after epoch {_epoch(best)}{where} and is {now}{then}: what was learned "
-        f"is lost. {slower[0].upper()}{slower[1:]}",
+        f"is lost. {_advice(slower)}",
     )
 
 

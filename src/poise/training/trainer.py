@@ -22,6 +22,7 @@ from poise.data import ImageSet, InMemory, batches, batches_per_epoch, decoded
 from poise.models import Classifier
 from poise.objectives import Step
 from poise.schedules import Memory, Moment
+from poise.schedules.schedule import progress_at
 from poise.training.checkpoint import Position, load_checkpoint, newest_checkpoint, save_checkpoint
 from poise.training.divergence import Circumstances, Diverged, Tally, diagnosis
 from poise.training.gradients import Gradients, Tell
@@ -299,7 +300,7 @@ class _Loop:
         return min(self.task.options.batch_size, len(self.images) - number * self.task.options.batch_size)
 
     def _progress(self, epoch: int, number: int) -> float:
-        return (epoch + number / self.batches) / self.task.options.epochs
+        return progress_at(epoch, number, epochs=self.task.options.epochs, batches=self.batches)
 
     def _rate_share(self, epoch: int, number: int) -> float:
         """The learning rate of a step as a share of its peak."""
@@ -312,15 +313,14 @@ class _Loop:
 
     def _moment(self, epoch: int, number: int) -> Moment:
         """Where a step stands, to the schedule: at itself, or at the start of its epoch."""
-        at_steps = self.task.schedule.every == "step"
-        at = number if at_steps else 0
-        return Moment(
-            progress=self._progress(epoch, at),
-            epoch=epoch,
-            step=epoch * self.batches + at,
+        return Moment.of(
+            self.task.schedule.every,
+            epoch,
+            number,
+            epochs=self.task.options.epochs,
+            batches=self.batches,
             stream=self.stream.fold("schedule"),
             memory=self._remembered,
-            last=self._progress(self.task.options.epochs - 1, self.batches - 1 if at_steps else 0),
         )
 
     @property

@@ -100,13 +100,11 @@ def _shares(task: Task) -> Counter[float]:
         return Counter({0.0: 0, 1.0: 0})
     stream = Stream.seeded(task.seed).fold("training").fold("schedule")
     found: Counter[float] = Counter()
-    epochs, moves = task.options.epochs, len(sizes) if schedule.every == "step" else 1
-    last = (epochs - 1 + (moves - 1) / moves) / epochs
+    epochs, batches = task.options.epochs, len(sizes)
     for epoch in range(epochs):
         for number, size in enumerate(sizes):
-            at = number if schedule.every == "step" else 0
-            progress = (epoch + at / len(sizes)) / epochs
-            share = schedule.share(Moment(progress, epoch, epoch * len(sizes) + at, stream=stream, last=last))
+            moment = Moment.of(schedule.every, epoch, number, epochs=epochs, batches=batches, stream=stream)
+            share = schedule.share(moment)
             found[1.0 if isinstance(share, Tensor) else share] += size
     return found
 

@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from poise.attacks.answers import mean_prediction
 from poise.attacks.apgd import LossKind
 from poise.core.batch import Batch
 from poise.core.losses import misclassified
@@ -57,5 +56,5 @@ class Convergence(RetrialCheck):
         """Which examples fall, by points that stay wrong where one more look at a random model is taken."""
         points, fallen = given.attacked(batch, given.epsilon, self.name, steps=2 * given.steps, loss=loss)
         if given.passes > 1:
-            fallen &= misclassified(mean_prediction(given.answers(points)), batch.labels)
+            fallen &= misclassified(given.answer(points), batch.labels)
         return fallen

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from poise.attacks.answers import mean_prediction
 from poise.attacks.apgd import APGD, LossKind
 from poise.attacks.attack import radii
 from poise.attacks.driver import run_search
@@ -106,6 +107,10 @@ class Examined:
     def answers(self, images: Float[Tensor, "n *shape"]) -> list[Float[Tensor, "n classes"]]:
         """What the model says of images in each of the suite's passes."""
         return [logits(self.model, images) for _ in range(self.passes)]
+
+    def answer(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
+        """What the model says of images, in the mean of the suite's passes."""
+        return mean_prediction(self.answers(images))
 
     def falls(self, batch: Batch, epsilon: float, purpose: str, *, steps: int, loss: LossKind = "ce") -> Tensor:
         """Which examples a fresh run of APGD fools (`attacked`); bool, one per example."""

@@ -98,7 +98,7 @@ def _plant(given: Examined, batch: Batch) -> tuple[Float[Tensor, "n classes"], I
     best, highest = batch.images, _lead(mean, rival, label)
     for index in range(POINTS):
         points = neighbours(batch, given.epsilon, given.norm, given.stream("planting").fold(index))
-        lead = _lead(mean_prediction(given.answers(points)), rival, label)
+        lead = _lead(given.answer(points), rival, label)
         nearer = lead > highest
         best, highest = choose(nearer, points, best), torch.where(nearer, lead, highest)
     reached = given.answers(best)

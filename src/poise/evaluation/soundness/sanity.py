@@ -11,7 +11,6 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from poise.attacks import PGD
-from poise.attacks.answers import mean_prediction
 from poise.attacks.attack import radii
 from poise.core.batch import Batch
 from poise.core.losses import misclassified
@@ -119,5 +118,5 @@ def _single_step(given: Examined, batch: Batch) -> Bool[Tensor, " n"]:
     """Which examples one step of full length fools."""
     attack = PGD(steps=1, step_size=1.0, random_start=False)
     points = attack.perturb(given.model, batch, given.epsilon, given.norm, given.stream("single step"))
-    wrong = misclassified(mean_prediction(given.answers(points)), batch.labels)
+    wrong = misclassified(given.answer(points), batch.labels)
     return torch.logical_and(wrong, inside(points, batch.images, radii(given.epsilon, batch.images), given.norm))

@@ -22,6 +22,8 @@ from tests.commands.page.test_uploads import COLOUR, encoded, malformed
 pytest.importorskip("gradio")
 httpx = pytest.importorskip("httpx")
 
+pytestmark = pytest.mark.xdist_group("demo_page")
+
 SECONDS = 30_000
 """Patience with a busy machine, in milliseconds."""
 DIGITS = tuple("0123456789")
@@ -35,12 +37,9 @@ LATENCY = """async ([alpha]) => {
   }
   return performance.now() - begun;
 }"""
-
-
 _HEEDING = """
 import runpy, signal
 
-pytestmark = pytest.mark.xdist_group("demo_page")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 runpy.run_module("poise", run_name="__main__")
 """
@@ -61,7 +60,9 @@ class Server:
             if found := re.match(r"(http://\S+) shows", line):
                 self.address = found[1]
                 break
-        assert self.address, self.told
+        if not self.address:
+            self.process.communicate()
+            pytest.fail("".join(self.told))
         self.listening = threading.Thread(target=lambda: self.told.extend(self.process.stderr), daemon=True)
         self.listening.start()
 

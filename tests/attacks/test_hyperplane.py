@@ -4,6 +4,7 @@ import pytest
 import torch
 from scipy.optimize import linprog, minimize
 
+from poise.attacks import hyperplane
 from poise.attacks.hyperplane import moves_onto_hyperplane
 from poise.core.norms import length
 from poise.core.threat import NORMS
@@ -77,6 +78,23 @@ def test_slopes_of_any_scale_are_handled(norm):
     torch.testing.assert_close(
         (moves.double() * slope.double()).sum(1) / rise.double(), torch.ones(5).double(), rtol=1e-4, atol=0
     )
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_where_waiting_is_dear_sorting_finds_the_same(norm, monkeypatch):
+    points, slope = torch.rand(2, 40, 300, dtype=torch.float64)
+    points, slope = points.round(decimals=1), (8 * slope - 4).pow(3)  # many meet the box at the same time
+    rise = torch.logspace(-6, 1, 40, dtype=torch.float64) * slope.abs().sum(1) / 4
+    waited = moves_onto_hyperplane(points, slope, rise, norm)
+    monkeypatch.setattr(hyperplane, "_time", hyperplane._time_by_sorting)
+    torch.testing.assert_close(moves_onto_hyperplane(points, slope, rise, norm), waited, rtol=1e-12, atol=1e-14)
+
+
+@norms
+def test_slopes_that_are_no_numbers_come_to_an_end(norm):
+    slope = torch.tensor([[1.0, torch.nan], [torch.inf, 1.0]])
+    moves = moves_onto_hyperplane(torch.full((2, 2), 0.5), slope, torch.ones(2), norm)
+    assert (moves.isnan() | (moves.abs() <= 0.5)).all()
 
 
 def test_images_keep_their_shape_and_dtype():

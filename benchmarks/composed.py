@@ -89,7 +89,7 @@ class Composed:
     def row(self) -> dict[str, Any]:
         """All products, what each loses in yesterday's place, and what the gate says to that."""
         old, new = self.bench.old(PAIR, self.seed), self.bench.new(self.seed)
-        updated = self.bench.contender("rcat", self.bench.folder / f"{PAIR}-{self.seed}", old, new, self.seed)
+        updated = self.bench.contender("rcat", PAIR, self.seed)
         runs = {name: self.product(name, robust) for name, robust in zip(PRODUCTS, (old, new, updated), strict=True)}
         found = {name: self.bench.profile(run, run.path / "profile.parquet") for name, run in runs.items()}
         products: dict[str, Any] = {}
@@ -118,6 +118,7 @@ def main() -> int:
     options = options_of(__doc__)
     bench = Updates.of(options, "updates", SCALES)
     with workers(options.jobs) as each:
+        each(bench.rate, [PAIR], ["rcat"])  # before every seed wants it
         rows = each(Composed.row, [Composed(bench, seed) for seed in options.seeds or bench.scale.seeds])
     cuts = [_cut(row["products"]) for row in rows]
     mean = sum(cuts) / len(cuts)

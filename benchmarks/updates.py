@@ -2,10 +2,10 @@
 
 For every pair and seed an old and a better new network are trained from scratch. The new one is shipped as it is (the
 naive swap), trained on as before (continued), and updated with PCT, PCAT, RCAT and the constrained objective. All get
-the same epochs and the same attack. The learning rate, and the weights where there are any, are chosen on validation
-images by the rule of `poise update`. Then each model is profiled on test images, and negative flips are counted between
-its verdicts and the old model's at every epsilon. The noise floor is what the old model loses against itself when it is
-profiled with another seed.
+the same epochs and the same attack. The weights, where there are any, are chosen on validation images by `poise update`
+itself; so is, by the same rule, each contender's learning rate, once for every pair, on its first seed. Then each model
+is profiled on test images, and negative flips are counted between its verdicts and the old model's at every epsilon.
+The noise floor is what the old model loses against itself when it is profiled with another seed.
 
     python -m benchmarks.updates --data torchvision:CIFAR10 [--scale small] [--pairs epochs] [--seeds 0 1] [--jobs 2]
 
@@ -21,6 +21,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -182,18 +183,17 @@ class Updates(Bench[Scale]):
             **_COMMON,
         )
 
-    def contender(self, name: str, place: Path, old: Run, new: Run, seed: int) -> Run:
-        """An update at the learning rate, and with the weights, that validation prefers."""
-        objective = self.objective(name)
-        runs = [
-            self.update(objective, rate, [], place / f"{name}-{rate:g}", old, new, seed) for rate in self.scale.rates
-        ]
+    def rate(self, pair: str, name: str) -> float:
+        """A contender's learning rate for a pair: the one that validation prefers on the first seed."""
+        seed = self.scale.seeds[0]
+        runs = [self.update(name, pair, seed, rate, []) for rate in self.scale.rates]
         rows = [Trial(f"{rate:g}", _taken(run)) for rate, run in zip(self.scale.rates, runs, strict=True)]
         best, _ = chosen(Trial("new", _figures(runs[0])[0]), rows, TOLERANCE)
-        grid = _grid(objective, self.scale.grid)
-        if not grid:
-            return runs[rows.index(best)]
-        return self.update(objective, float(best.name), grid, place / name, old, new, seed)
+        return float(best.name)
+
+    def contender(self, name: str, pair: str, seed: int) -> Run:
+        """An update at the pair's learning rate, with the weights that validation prefers."""
+        return self.update(name, pair, seed, self.rate(pair, name), _grid(self.objective(name), self.scale.grid))
 
     def objective(self, name: str) -> Objective:
         """A contender's objective; all attack alike, save PCT, which does not attack."""
@@ -206,22 +206,14 @@ class Updates(Bench[Scale]):
             "constrained": Constrained(attack=attack),
         }[name]
 
-    def update(
-        self,
-        objective: Objective,
-        rate: float,
-        grid: list[tuple[float, float]],
-        out: Path,
-        old: Run,
-        new: Run,
-        seed: int,
-    ) -> Run:
+    def update(self, name: str, pair: str, seed: int, rate: float, grid: list[tuple[float, float]]) -> Run:
         """One call of `poise update`."""
+        out = self.folder / f"{pair}-{seed}" / (f"{name}-{rate:g}-chosen" if grid else f"{name}-{rate:g}")
         return finished(out) or update(
-            old.address,
-            new.address,
+            self.old(pair, seed).address,
+            self.new(seed).address,
             self.data,
-            objective=objective,
+            objective=self.objective(name),
             grid=grid,
             tolerance=TOLERANCE,
             training=replace(self.scale.update, learning_rate=rate),
@@ -244,9 +236,9 @@ class Updates(Bench[Scale]):
     def row(self, pair: str, seed: int) -> dict[str, Any]:
         """All contenders of one pair and seed."""
         place = self.folder / f"{pair}-{seed}"
-        old, new = self.old(pair, seed), self.new(seed)
+        old = self.old(pair, seed)
         before, again = (self.profile(old, place / f"old-{name}.parquet", at) for at, name in ((0, "a"), (1, "b")))
-        models = {"naive": new} | {name: self.contender(name, place, old, new, seed) for name in self.scale.contenders}
+        models = {"naive": self.new(seed)} | {name: self.contender(name, pair, seed) for name in self.scale.contenders}
         after = {name: self.profile(run, place / f"{name}.parquet") for name, run in models.items()}
         row = {
             "pair": pair,
@@ -269,7 +261,10 @@ def main() -> int:
     seeds, pairs = options.seeds or bench.scale.seeds, options.pairs or PAIRS
     jobs = [(pair, seed) for seed in seeds for pair in pairs]
     with workers(options.jobs) as each:
-        each(bench.new, seeds)  # before several pairs want it
+        first = bench.scale.seeds[0]
+        each(bench.new, {*seeds, first})  # before several pairs want it
+        each(bench.old, pairs, [first] * len(pairs))  # before several contenders do
+        each(bench.rate, *zip(*product(pairs, bench.scale.contenders), strict=True))
         rows = each(bench.row, *zip(*jobs, strict=True))
     figures = {"scale": asdict(bench.scale), "data": bench.data, "rows": rows} | _summary(rows)
     return conclude("updates", _claims(rows), figures, bench.variant)

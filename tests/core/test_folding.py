@@ -8,7 +8,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 from torch.nn import functional
 
-from poise.core.folding import Shadow, folded
+from poise.core.folding import Settled, Shadow, folded, settled
 from poise.models.resnet import ResNet18
 from poise.models.small import SmallNetwork
 
@@ -142,3 +142,46 @@ def test_low_precision_is_that_of_the_passes_alone():
     assert shadow.now()(images).dtype == torch.bfloat16
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     torch.testing.assert_close(shadow.now()(images).float(), model(images), rtol=0.1, atol=0.1)
+
+
+class _Off(nn.Module):
+    """Logits that are a little off, as a shadow's are."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        logits = self.model(images)
+        return logits + 1e-4 * logits.abs().amax(1, keepdim=True) * torch.randn_like(logits).clamp(-1, 1)
+
+
+def test_close_calls_are_the_models_own():
+    asked = []
+    plain = nn.Identity()
+    plain.register_forward_hook(lambda _, given, __: asked.append(len(given[0])))
+    logits = torch.randn(3000, 10)
+    logits[::3, 1] = logits[::3].amax(1) * (1 + 1e-5 * torch.randn(1000))
+    logits[7] = torch.nan
+    shadow = _Off(nn.Identity())
+    expected = logits.argmax(1)
+    assert not torch.equal(shadow(logits).argmax(1), expected)
+    assert torch.equal(Settled(plain, shadow)(logits).argmax(1), expected)
+    assert 900 < sum(asked) < 1500
+
+
+def test_few_images_of_a_network_are_close_calls():
+    model = trained(SmallNetwork(10, 3))
+    images = torch.rand(400, 3, 8, 8)
+    quick, asked = settled(model, images[:2]), []
+    model.register_forward_hook(lambda _, given, __: asked.append(len(given[0])))
+    with torch.no_grad():
+        found = quick(images)
+    assert sum(asked) < 40
+    assert norms(quick.shadow) == 0
+    assert torch.equal(found.argmax(1), model(images).argmax(1))
+
+
+def test_what_has_no_shadow_is_asked_itself():
+    model = nn.Linear(3, 2)
+    assert settled(model, torch.rand(2, 3)) is model

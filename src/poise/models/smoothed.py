@@ -88,9 +88,14 @@ class Smoothed(nn.Module):
         shares = self.shares(noisy.flatten(0, 1)).reshape(len(images), len(noise), -1)
         return shares.logsumexp(1) if self.vote == "soft" else shares.sum(1)
 
-    def shares(self, noisy: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
-        """What each noisy image contributes: log-probabilities for soft votes, a 1 for its class for hard ones."""
-        logits: Tensor = self.inner(noisy)
+    def shares(self, noisy: Float[Tensor, "n *shape"], through: nn.Module | None = None) -> Float[Tensor, "n classes"]:
+        """What each noisy image contributes: log-probabilities for soft votes, a 1 for its class for hard ones.
+
+        Args:
+            noisy: images with their noise.
+            through: gives logits in the inner classifier's place.
+        """
+        logits: Tensor = (through or self.inner)(noisy)
         if self.vote == "soft":
             return (self.scale * logits).log_softmax(1)
         return functional.one_hot(logits.argmax(1), logits.shape[1]).to(logits.dtype)

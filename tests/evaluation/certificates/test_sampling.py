@@ -12,10 +12,12 @@ from scipy import stats
 from torch import nn
 
 from poise.core.batch import Batch
+from poise.core.folding import Settled, settled
 from poise.core.misuse import Misuse
 from poise.evaluation.certificates import sampling as room
 from poise.evaluation.certificates.sampling import Sampling, Tally, radii, sampled
 from poise.models import smooth
+from poise.models.small import SmallNetwork
 from tests.evaluation.certificates.networks import classifier
 
 SIGMA = 0.5
@@ -151,7 +153,7 @@ def test_no_images_are_no_trouble():
 def test_memory_holds_one_pass_of_noisy_copies(monkeypatch):
     sizes, smoothing = [], _smoothed()
     shares = smoothing.shares
-    monkeypatch.setattr(smoothing, "shares", lambda noisy: sizes.append(len(noisy)) or shares(noisy))
+    monkeypatch.setattr(smoothing, "shares", lambda noisy, ask: sizes.append(len(noisy)) or shares(noisy, ask))
     sampled(smoothing, _batch(*[0.8] * 7), Sampling(samples=1000, batch_size=50))
     assert max(sizes) <= 50
     assert sum(sizes) == 7 * 1100
@@ -170,3 +172,20 @@ def test_memory_holds_one_pass_of_noisy_copies(monkeypatch):
 def test_impossible_sampling_is_refused(change, line):
     with pytest.raises(Misuse, match=line):
         dataclasses.replace(Sampling(), **change)
+
+
+def test_a_folded_copy_changes_no_vote(monkeypatch):
+    network = SmallNetwork(10, 3)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.uniform_(0.5, 2)
+            module.running_mean.uniform_(-1, 1)
+    smoothing = smooth(classifier(network, (3, 8, 8), 10), sigma=0.1).network
+    batch = Batch(torch.rand(6, 3, 8, 8), torch.zeros(6, dtype=torch.long), torch.arange(6))
+    made = []
+    monkeypatch.setattr(room, "settled", lambda *given: made.append(settled(*given)) or made[-1])
+    found = sampled(smoothing, batch, Sampling(samples=2000))
+    assert isinstance(made[0], Settled)
+    monkeypatch.setattr(room, "settled", lambda inner, _: inner)
+    assert found == sampled(smoothing, batch, Sampling(samples=2000))
+    assert any(each.radius > 0 for each in found)

@@ -19,9 +19,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from poise.core.batch import Batch
+from poise.core.folding import settled
 from poise.core.misuse import Misuse
 from poise.core.modes import evaluating
 from poise.core.streams import Stream
@@ -33,6 +34,8 @@ _PARTS = 16
 """In how many parts the samples come; between them examples are given up."""
 _INSIDE = 1 - 1e-9
 """Radii are of closed balls."""
+_SAMPLE = 2
+"""Images on which a folded copy has to agree before it is used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,13 +174,15 @@ def sampled(smoothed: Smoothed, batch: Batch, sampling: Sampling, alpha: float =
         return []
     root = Stream.seeded(sampling.seed).fold("certificate")
     with evaluating(smoothed):
-        chosen = _drawn(smoothed, batch, root.fold("selection"), 0, sampling.selection, sampling.batch_size)
-        return list(_bounded(smoothed, batch, chosen[0].argmax(1), root.fold("bounds"), sampling, alpha))
+        booth = _Booth.of(smoothed, batch, sampling.batch_size)
+        chosen = booth.votes(batch, root.fold("selection"), 0, sampling.selection)
+        return list(_bounded(booth, batch, chosen[0].argmax(1), root.fold("bounds"), sampling, alpha))
 
 
 def _bounded(
-    smoothed: Smoothed, batch: Batch, classes: Tensor, stream: Stream, sampling: Sampling, alpha: float
+    booth: _Booth, batch: Batch, classes: Tensor, stream: Stream, sampling: Sampling, alpha: float
 ) -> Iterator[Outcome]:
+    smoothed = booth.smoothed
     looks, most = sampling.looks(), sampling.samples
     live, count = torch.arange(len(batch), device=batch.ids.device), len(batch)
     nothing = np.zeros((count, smoothed.inner.num_classes))
@@ -186,7 +191,7 @@ def _bounded(
     for stop in _stops(sampling):
         if not len(live):
             return
-        sums, squares = _drawn(smoothed, batch.select(live), stream, done, stop, sampling.batch_size)
+        sums, squares = booth.votes(batch.select(live), stream, done, stop)
         tally = replace(
             tally,
             total=tally.total + stop - done,
@@ -211,29 +216,49 @@ def _best_case(tally: Tally, most: int) -> Tally:
     return Tally(tally.classes, np.full_like(tally.total, most), tally.sums + rest, tally.squares + rest)
 
 
-def _drawn(
-    smoothed: Smoothed, batch: Batch, stream: Stream, start: int, stop: int, batch_size: int
-) -> tuple[Float[Tensor, "n classes"], Float[Tensor, "n classes"]]:
-    """Sums, and sums of squares, of what samples start .. stop - 1 give each class."""
-    each = max(1, batch_size // max(1, len(batch)))
-    some = max(1, batch_size // each)
-    parts = [
-        _of_some(smoothed, batch.select(rows), stream, range(start, stop), each)
-        for rows in torch.split(torch.arange(len(batch), device=batch.ids.device), some)
-    ]
-    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+@dataclass(frozen=True)
+class _Booth:
+    """Where noisy copies vote.
 
+    Args:
+        smoothed: the kind of vote and sigma.
+        ask: gives their logits: for hard votes, which count classes, sooner than the inner classifier would.
+        batch_size: noisy copies in one forward pass.
+    """
 
-def _of_some(smoothed: Smoothed, batch: Batch, stream: Stream, numbers: range, each: int) -> tuple[Tensor, Tensor]:
-    device, count = batch.ids.device, len(batch)
-    shape, width = tuple(batch.images.shape[1:]), smoothed.inner.num_classes
-    sums = torch.zeros(2, count, width, dtype=torch.float64, device=device)
-    for first in range(numbers.start, numbers.stop, each):
-        steps = torch.arange(first, min(first + each, numbers.stop), device=device)
-        noise = gaussian(stream, batch.ids.repeat_interleave(len(steps)), shape, steps.repeat(count))
-        noisy = noise.mul_(smoothed.sigma).view(count, len(steps), *shape).add_(batch.images[:, None])
-        shares = smoothed.shares(noisy.flatten(0, 1)).view(count, len(steps), width)
-        given = shares.exp() if smoothed.vote == "soft" else shares
-        sums[0] += given.sum(1, dtype=torch.float64)
-        sums[1] += given.square().sum(1, dtype=torch.float64)
-    return sums[0], sums[1]
+    smoothed: Smoothed
+    ask: nn.Module
+    batch_size: int
+
+    @classmethod
+    def of(cls, smoothed: Smoothed, batch: Batch, batch_size: int) -> _Booth:
+        """For images like those of a batch."""
+        inner = smoothed.inner
+        ask = settled(inner, batch.images[:_SAMPLE]) if smoothed.vote == "hard" else inner
+        return cls(smoothed, ask, batch_size)
+
+    def votes(
+        self, batch: Batch, stream: Stream, start: int, stop: int
+    ) -> tuple[Float[Tensor, "n classes"], Float[Tensor, "n classes"]]:
+        """Sums, and sums of squares, of what samples start .. stop - 1 give each class."""
+        each = max(1, self.batch_size // max(1, len(batch)))
+        some = max(1, self.batch_size // each)
+        parts = [
+            self._of_some(batch.select(rows), stream, range(start, stop), each)
+            for rows in torch.split(torch.arange(len(batch), device=batch.ids.device), some)
+        ]
+        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+    def _of_some(self, batch: Batch, stream: Stream, numbers: range, each: int) -> tuple[Tensor, Tensor]:
+        device, count, smoothed = batch.ids.device, len(batch), self.smoothed
+        shape, width = tuple(batch.images.shape[1:]), smoothed.inner.num_classes
+        sums = torch.zeros(2, count, width, dtype=torch.float64, device=device)
+        for first in range(numbers.start, numbers.stop, each):
+            steps = torch.arange(first, min(first + each, numbers.stop), device=device)
+            noise = gaussian(stream, batch.ids.repeat_interleave(len(steps)), shape, steps.repeat(count))
+            noisy = noise.mul_(smoothed.sigma).view(count, len(steps), *shape).add_(batch.images[:, None])
+            shares = smoothed.shares(noisy.flatten(0, 1), self.ask).view(count, len(steps), width)
+            given = shares.exp() if smoothed.vote == "soft" else shares
+            sums[0] += given.sum(1, dtype=torch.float64)
+            sums[1] += given.square().sum(1, dtype=torch.float64)
+        return sums[0], sums[1]

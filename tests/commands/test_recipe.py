@@ -32,6 +32,15 @@ def test_families_know_their_members():
     assert import_path("schedule", "Hinge") == "poise.schedules.hinge.Hinge"
 
 
+def test_a_class_of_the_users_own_takes_no_members_name():
+    class Hinge(Fixed):
+        """Another one."""
+
+    assert members("schedule")["hinge"] == "poise.schedules.hinge.Hinge"
+    assert members("schedule")["fixed"] == "poise.schedules.fixed.Fixed"
+    assert plain(Hinge())["kind"].endswith("<locals>.Hinge")
+
+
 def test_recipes_are_what_people_write():
     tree = yaml.safe_load(recipe_text("finetune", OPTIONS))
     assert tree["threat"] == {"norm": "linf", "epsilon": "8/255"}

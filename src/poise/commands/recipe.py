@@ -34,7 +34,7 @@ FAMILIES = {
 
 
 def members(family: str) -> dict[str, str]:
-    """Short names of a family's members, with their import paths.
+    """Short names of poise's own members of a family, with their import paths; others go by their paths alone.
 
     Args:
         family: a key of `FAMILIES`.
@@ -44,7 +44,7 @@ def members(family: str) -> dict[str, str]:
     while waiting:
         member = waiting.pop()
         waiting += member.__subclasses__()
-        if not member.__abstractmethods__:
+        if not member.__abstractmethods__ and member.__module__.startswith("poise."):
             found[_short_name(member)] = f"{member.__module__}.{member.__qualname__}"
     return found
 
@@ -136,9 +136,7 @@ def _named(kind: type) -> dict[str, str]:
     for family, base in FAMILIES.items():
         module, _, name = base.rpartition(".")
         if issubclass(kind, getattr(import_module(module), name)):
-            return {
-                "kind": _short_name(kind) if path in members(family).values() and path.startswith("poise.") else path
-            }
+            return {"kind": _short_name(kind) if path in members(family).values() else path}
     return {}
 
 

@@ -20,7 +20,7 @@ quickstart: $(READY)
 	$(BIN)/poise quickstart
 
 test: $(READY)
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)
 	$(BIN)/ruff check

@@ -1,8 +1,9 @@
-"""What every test shares: a deterministic Hypothesis profile and a linear model with known answers."""
+"""What every test shares: one thread, one seed, a deterministic Hypothesis profile, and types that are checked."""
 
 from __future__ import annotations
 
 import os
+from threading import Timer
 
 import jaxtyping
 import pytest
@@ -17,6 +18,26 @@ settings.register_profile("poise", deadline=None, derandomize=True, max_examples
 settings.load_profile("poise")
 
 
+_CHECKED = 0.3
+"""Seconds for which a test checks types: long searches and trainings call the same functions thousands of times."""
+
+
+def _check_types(check: bool) -> None:
+    jaxtyping.config.update("jaxtyping_disable", not check)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol():
+    enough = Timer(_CHECKED, _check_types, [False])
+    enough.start()
+    try:
+        return (yield)
+    finally:
+        enough.cancel()
+        enough.join()
+        _check_types(True)
+
+
 @pytest.fixture(autouse=True)
 def _one_global_seed():
     torch.manual_seed(0)
@@ -24,7 +45,5 @@ def _one_global_seed():
 
 @pytest.fixture
 def unchecked():
-    """Run-time type checks off, to see what a caller without them is told."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    """No types are checked at run time, to see what a caller without checks is told."""
+    _check_types(False)

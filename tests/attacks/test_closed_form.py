@@ -16,8 +16,6 @@ from poise.core.streams import Stream
 from poise.core.threat import NORMS
 from tests.linear import Linear, batch, best_gain
 
-pytestmark = pytest.mark.usefixtures("unchecked")  # long searches; their parts are checked elsewhere
-
 
 def smallest_radius(weight, image, label: int, norm: str) -> float:
     """The exact length of the smallest perturbation, within the box, that changes a linear model's prediction."""

@@ -22,8 +22,6 @@ from tests.attacks.searches import (
 )
 from tests.linear import Linear, batch
 
-pytestmark = pytest.mark.usefixtures("unchecked")  # long searches; their parts are checked elsewhere
-
 norms = pytest.mark.parametrize("norm", NORMS)
 
 

@@ -41,7 +41,6 @@ def test_two_classes_are_solved_in_linf_and_nothing_is_found_below_the_minimum(s
     assert not fooled(search, model, data, 0.99 * radius).any()
 
 
-@pytest.mark.usefixtures("unchecked")  # thousands of queries; others are checked
 @pytest.mark.parametrize("norm", ["l2", "l1"])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 6, 9)])
 def test_in_l2_and_l1_it_needs_a_larger_budget_but_most_examples_fall(norm, shape):

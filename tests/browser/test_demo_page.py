@@ -22,7 +22,6 @@ from tests.commands.page.test_uploads import COLOUR, encoded, malformed
 pytest.importorskip("gradio")
 httpx = pytest.importorskip("httpx")
 
-pytestmark = pytest.mark.xdist_group("demo_page")
 
 SECONDS = 30_000
 """Patience with a busy machine, in milliseconds."""

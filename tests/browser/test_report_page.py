@@ -5,8 +5,6 @@ import pytest
 from poise.reporting import write_report
 from tests.reporting.samples import subject
 
-pytestmark = pytest.mark.xdist_group("report_page")
-
 
 @pytest.fixture
 def opened(offline, tmp_path):

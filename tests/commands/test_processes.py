@@ -16,8 +16,6 @@ from poise.evaluation import read_profile
 from poise.schedules import Hinge
 from tests.launching import finished, launched
 
-pytestmark = pytest.mark.xdist_group("processes")
-
 # Three batches of 32 and a rest of 3, of which the second process gets none.
 TRAINING = poise.Training(epochs=3, batch_size=32, learning_rate=1e-2, checkpoint_every=2)
 OPTIONS = {"limit": 99, "validate_on": 21, "augmentation": "flip", "trackers": ()}

@@ -25,7 +25,6 @@ from poise.evaluation.gate import read_gate
 from poise.models import load_model, open_model
 
 SHORT = poise.Training(epochs=2, batch_size=64)
-pytestmark = pytest.mark.xdist_group("road")
 QUICK = ["quickstart", "--epochs", "2", "--suite", "fast", "--limit", "80"]
 
 

@@ -18,7 +18,6 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -121,15 +120,7 @@ def shelf(tmp_path):
         yield Path(name)
 
 
-@pytest.fixture
-def _unwatched():
-    """Without run-time type checks, which would cost more than all the rest."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.mark.usefixtures("_unwatched")
+@pytest.mark.usefixtures("unchecked")  # the stand-ins are of other types
 def test_ten_thousand_interruptions_lose_nothing_and_repeat_nothing(shelf):
     """Whatever byte the journal ends at, no whole line is attacked again and the verdicts are those of one run."""
     path, cuts = shelf / "p.parquet", 0
@@ -154,7 +145,7 @@ def test_ten_thousand_interruptions_lose_nothing_and_repeat_nothing(shelf):
             break
 
 
-@pytest.mark.usefixtures("_unwatched")
+@pytest.mark.usefixtures("unchecked")  # the stand-ins are of other types
 def test_runs_killed_again_and_again_by_any_number_of_processes_repeat_nothing(shelf):
     """Every session is cut somewhere after it began; examples change hands when the number of processes changes."""
     rng = np.random.default_rng(0)

@@ -16,8 +16,6 @@ from poise.evaluation.judge import _Examining
 from tests.linear import best_gain
 from tests.models_for_tests import linear_classifier, random_images, small_network
 
-pytestmark = pytest.mark.usefixtures("unchecked")  # long searches; their parts are checked elsewhere
-
 BUDGET = {"linf": 0.05, "l2": 0.3, "l1": 1.5}
 
 
@@ -152,7 +150,7 @@ class _Noisy(nn.Module):
 
 def test_a_random_model_is_judged_by_its_mean_answer_and_leaves_the_global_randomness_alone():
     classifier = linear_classifier(2, (1, 3, 3))
-    images = random_images(classifier, 20, agree=1.0)
+    images = random_images(classifier, 12, agree=1.0)
     exact = _examined(classifier, images, suite="autoattack-rand")
     classifier.network = _Noisy(classifier.network)
     state = torch.get_rng_state()

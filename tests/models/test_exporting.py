@@ -14,7 +14,7 @@ from poise.models.operators import erf
 CLASSES = ("ant", "bee", "cat")
 NETWORKS = {
     "small": ("small", (3, 16, 16)),
-    "resnet": ("timm:resnet10t", (3, 40, 40)),
+    "resnet": ("timm:test_resnet", (3, 40, 40)),
     "vit": ("timm:test_vit", (3, 180, 180)),  # shrunk inside, with antialiasing
 }
 
@@ -68,7 +68,7 @@ def _mixture(kind):
     """A mixture and images: of two small networks, or of a transformer and a convolutional network with a gate."""
     images = torch.rand(5, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     if kind == "gated":
-        standard, robust = _branch("timm:test_vit", 1), _branch("timm:resnet10t", 2)
+        standard, robust = _branch("timm:test_vit", 1), _branch("timm:test_resnet", 2)
         torch.manual_seed(3)
         gate = Gate(plan_gate(standard, robust))
         return MixedClassifier.of(standard, robust, Blend(alpha_low=0.2, alpha_high=0.9), gate), images

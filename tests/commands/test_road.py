@@ -220,34 +220,51 @@ def test_images_of_different_sizes_need_a_size(tmp_path, capsys):
     assert main([*words, "--out", str(tmp_path / "run"), "--image-size", "16"]) == 0
 
 
+SLOW = [
+    sys.executable,
+    "-W",
+    "ignore",
+    "-c",
+    """
+import time
+from pathlib import Path
+
+import poise
+from poise.training import trainer
+
+step = trainer._Loop._step
+
+def slow(self, *args):
+    time.sleep(0.02)
+    print("step", flush=True)
+    return step(self, *args)
+
+trainer._Loop._step = slow
+options = poise.Training(epochs=3, batch_size=64, checkpoint_every=2)
+poise.finetune("small", training=options, limit=600, validate_on=0, trackers=(), threat=poise.Threat(epsilon=0.1),
+               out=Path("run"), resume=Path("run").exists())
+""",
+]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a fine-tuning that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    subprocess.run(SLOW, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
 @pytest.mark.parametrize("moment", [0.3, 0.9, 1.6])
-def test_a_process_killed_in_mid_epoch_resumes_to_the_same_weights(tmp_path, moment):
+def test_a_process_killed_in_mid_epoch_resumes_to_the_same_weights(tmp_path, whole, moment):
     """kill -9 on a real process, some time after its first step; a checkpoint stands every two steps."""
-    script = (
-        "import poise, time\n"
-        "from poise.training import trainer\n"
-        "step = trainer._Loop._step\n"
-        "def slow(self, *args):\n"
-        "    time.sleep(0.02)\n"
-        "    print('step', flush=True)\n"
-        "    return step(self, *args)\n"
-        "trainer._Loop._step = slow\n"
-        "from pathlib import Path\n"
-        "options = poise.Training(epochs=3, batch_size=64, checkpoint_every=2)\n"
-        "poise.finetune('small', training=options, limit=600, validate_on=0, trackers=(),\n"
-        "               threat=poise.Threat(epsilon=0.1), out=Path('run'), resume=Path('run').exists())\n"
-    )
-    command = [sys.executable, "-W", "ignore", "-c", script]
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    for folder in (whole, cut):
-        folder.mkdir()
-    subprocess.run(command, cwd=whole, check=True, capture_output=True)
-    with subprocess.Popen(command, cwd=cut, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    cut = tmp_path
+    with subprocess.Popen(SLOW, cwd=cut, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout.readline() == b"step\n"
         time.sleep(moment)
         os.kill(process.pid, signal.SIGKILL)
     assert not (cut / "run" / "model.safetensors").exists()
-    subprocess.run(command, cwd=cut, check=True, capture_output=True)
+    subprocess.run(SLOW, cwd=cut, check=True, capture_output=True)
     assert load_model(cut / "run").digest() == load_model(whole / "run").digest()
     rows = [json.loads(line)["train/loss"] for line in (cut / "run" / "metrics.jsonl").read_text().splitlines()]
     assert rows == [

@@ -8,6 +8,8 @@ from torch import nn
 
 from poise.core.batch import Batch
 
+DUAL = {"linf": 1, "l2": 2, "l1": torch.inf}
+
 
 class Linear(nn.Module):
     """Logits weight @ x + bias of flattened images."""
@@ -47,3 +49,19 @@ def best_gain(slope, image, radius: float, norm: str) -> float:
         return float((size * room).sum())
     scale = brentq(lambda s: float((s * size).minimum(room).norm()) - radius, 0, 1e9, xtol=1e-15, rtol=1e-14)
     return float((size * (scale * size).minimum(room)).sum())
+
+
+def smallest_radius(weight, image, label: int, norm: str) -> float:
+    """The exact length of the smallest perturbation, within the box, that changes a linear model's prediction."""
+    weight, nearest = weight.detach().double(), torch.inf
+    clean = weight @ image.flatten().double()
+    slopes, gaps = weight - weight[label], clean[label] - clean
+    unboxed = (gaps / slopes.norm(DUAL[norm], dim=1)).nan_to_num(torch.inf)  # the box can only lengthen the way
+    for other in unboxed.argsort().tolist():
+        slope, gap = slopes[other], float(gaps[other])
+        if unboxed[other] >= nearest:
+            break
+        if other != label and best_gain(slope, image, 1e3, norm) > gap:
+            found = brentq(lambda r, s=slope, g=gap: best_gain(s, image, r, norm) - g, 0, 1e3, xtol=1e-13)
+            nearest = min(nearest, found)
+    return nearest

@@ -7,25 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.optimize import brentq
 
 from poise.attacks import Square
 from poise.attacks.pool import Item, Pool
 from poise.attacks.suites import units
 from poise.core.streams import Stream
 from poise.core.threat import NORMS
-from tests.linear import Linear, batch, best_gain
-
-
-def smallest_radius(weight, image, label: int, norm: str) -> float:
-    """The exact length of the smallest perturbation, within the box, that changes a linear model's prediction."""
-    weight, found = weight.detach().double(), []
-    clean = weight @ image.flatten().double()
-    for other in range(len(weight)):
-        slope, gap = weight[other] - weight[label], float(clean[label] - clean[other])
-        if other != label and best_gain(slope, image, 1e3, norm) > gap:
-            found.append(brentq(lambda r, s=slope, g=gap: best_gain(s, image, r, norm) - g, 0, 1e3, xtol=1e-13))
-    return min(found, default=np.inf)
+from tests.linear import Linear, batch, smallest_radius
 
 
 def _to_try(suite: str, norm: str, classes: int):

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import brentq
 from torch import nn
 
 from poise.core.misuse import Misuse
@@ -13,7 +12,7 @@ from poise.core.threat import NORMS, Threat
 from poise.data import InMemory
 from poise.evaluation import Examination, accuracy_curve, examine
 from poise.evaluation.judge import _Examining
-from tests.linear import best_gain
+from tests.linear import smallest_radius
 from tests.models_for_tests import linear_classifier, random_images, small_network
 
 BUDGET = {"linf": 0.05, "l2": 0.3, "l1": 1.5}
@@ -25,18 +24,6 @@ def _examined(classifier, images, **options):
     journal = options.pop("journal", None)
     examination = Examination(threat=Threat(norm=norm, epsilon=BUDGET[norm]), **options)
     return examine(classifier, images, examination, model_address="made", journal=journal)
-
-
-def _smallest_radius(classifier, image, label: int, norm: str) -> float:
-    """The exact length of the smallest perturbation that changes the prediction of a linear model."""
-    weight, found = classifier.network.weight.detach().double(), []
-    clean = weight @ image.flatten().double()
-    for other in range(len(weight)):
-        slope = weight[other] - weight[label]
-        gap = float(clean[label] - clean[other])
-        if other != label and best_gain(slope, image, 1e3, norm) > gap:
-            found.append(brentq(lambda r, s=slope, g=gap: best_gain(s, image, r, norm) - g, 0, 1e3, xtol=1e-12))
-    return min(found, default=np.inf)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -51,7 +38,8 @@ def test_verdicts_agree_with_the_exact_distance_on_a_linear_model(norm):
         if found.broken_from[row] == 0:
             assert found.predictions[row] != found.labels[row]
             continue
-        exact = _smallest_radius(classifier, images.images(torch.tensor([row]))[0], int(images.labels[row]), norm)
+        image, label = images.images(torch.tensor([row]))[0], int(images.labels[row])
+        exact = smallest_radius(classifier.network.weight, image, label, norm)
         assert not (grid[1 : found.robust_to[row] + 1] > slack * exact).any(), "a breakable example was called robust"
         assert not (grid[found.broken_from[row] :] < 0.999 * exact).any(), "an unbreakable example was called broken"
 

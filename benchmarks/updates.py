@@ -163,6 +163,10 @@ class Updates(Bench[Scale]):
             return self.base(f"old-images-{seed}", training, fewer, 300 + seed)
         return self.base(f"old-network-{seed}", training, images, 400 + seed, self.scale.other)
 
+    def place(self, pair: str, seed: int) -> Path:
+        """Where the updates and profiles of a pair are kept."""
+        return self.folder / f"{pair}-{seed}"
+
     def base(self, name: str, training: Training, images: int | None, seed: int, network: str | None = None) -> Run:
         """A robust network trained from scratch."""
         out, address = self.folder / "base" / name, network or self.scale.network
@@ -208,7 +212,7 @@ class Updates(Bench[Scale]):
 
     def update(self, name: str, pair: str, seed: int, rate: float, grid: list[tuple[float, float]]) -> Run:
         """One call of `poise update`."""
-        out = self.folder / f"{pair}-{seed}" / (f"{name}-{rate:g}-chosen" if grid else f"{name}-{rate:g}")
+        out = self.place(pair, seed) / (f"{name}-{rate:g}-chosen" if grid else f"{name}-{rate:g}")
         return finished(out) or update(
             self.old(pair, seed).address,
             self.new(seed).address,
@@ -235,7 +239,7 @@ class Updates(Bench[Scale]):
 
     def row(self, pair: str, seed: int) -> dict[str, Any]:
         """All contenders of one pair and seed."""
-        place = self.folder / f"{pair}-{seed}"
+        place = self.place(pair, seed)
         old = self.old(pair, seed)
         before, again = (self.profile(old, place / f"old-{name}.parquet", at) for at, name in ((0, "a"), (1, "b")))
         models = {"naive": self.new(seed)} | {name: self.contender(name, pair, seed) for name in self.scale.contenders}

@@ -147,12 +147,7 @@ def test_low_precision_is_that_of_the_passes_alone():
 class _Off(nn.Module):
     """Logits that are a little off, as a shadow's are."""
 
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, images):
-        logits = self.model(images)
+    def forward(self, logits):
         return logits + 1e-4 * logits.abs().amax(1, keepdim=True) * torch.randn_like(logits).clamp(-1, 1)
 
 
@@ -163,7 +158,7 @@ def test_close_calls_are_the_models_own():
     logits = torch.randn(3000, 10)
     logits[::3, 1] = logits[::3].amax(1) * (1 + 1e-5 * torch.randn(1000))
     logits[7] = torch.nan
-    shadow = _Off(nn.Identity())
+    shadow = _Off()
     expected = logits.argmax(1)
     assert not torch.equal(shadow(logits).argmax(1), expected)
     assert torch.equal(Settled(plain, shadow)(logits).argmax(1), expected)

@@ -15,12 +15,11 @@ from poise.attacks.search import Answer, Problem, Search, State
 from poise.attacks.slopes import differentiated
 from poise.core.losses import margin, misclassified, target_lead
 from poise.core.misuse import Misuse
-from poise.core.norms import length, per_example
-from poise.core.threat import BOX, Norm
+from poise.core.norms import DUAL, length, per_example
+from poise.core.threat import BOX
 
 _TINY = 1e-8
 _TINIEST = 1e-12
-_DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +127,7 @@ class FAB(Search):
             loss, way = differentiated(
                 partial(target_lead, labels=problem.labels, targets=rivals), logits, points, again=ahead + 1 < classes
             )
-            away = loss.abs() / (_TINIEST + length(way, _DUAL[self.norm]))
+            away = loss.abs() / (_TINIEST + length(way, DUAL[self.norm]))
             nearer = away < nearest
             nearest, lead = torch.where(nearer, away, nearest), torch.where(nearer, loss, lead)
             gradient = choose(nearer, way, gradient)

@@ -34,8 +34,6 @@ __all__ = ["Fetch", "Item", "Outcome", "Pool"]
 Fetch = Callable[[Int[Tensor, " m"]], Batch]
 """Gives the examples at some rows of the data set, on the device to work on."""
 
-_SAMPLE = 2
-
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
@@ -174,9 +172,9 @@ class Pool:
 
     def _advanced(self, search: Search, crew: Crew, through: nn.Module | None) -> Crew:
         """The crew some queries later; the first point of each item that seems adversarial is kept as its trophy."""
-        sample = crew.problem.images[:_SAMPLE]
-        judge = self._stand_ins.of(self.model, sample)
-        asked = None if through is None else self._stand_ins.of(through, sample)
+        images = crew.problem.images
+        judge = self._stand_ins.of(self.model, images)
+        asked = None if through is None else self._stand_ins.of(through, images)
         for _ in range(self.look_every):
             crew = self._asked(search, judge, asked, crew)
         return crew

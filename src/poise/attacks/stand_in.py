@@ -33,7 +33,7 @@ class StandIns:
 
         Args:
             model: in eval mode.
-            images: a few examples.
+            images: examples, of which the first few are looked at.
         """
         if id(model) not in self._made:
             self._made[id(model)] = model, self._stand_in(model, images)

@@ -20,6 +20,7 @@ from poise.core.modes import Precision, evaluating, exact, precision
 _SLACK = 1e-4
 """By how much a shadow's logits may be off on the sample, as a share of the largest."""
 _CLOSE = 10 * _SLACK
+_SAMPLE = 2
 _WITH_ACTIVATION = "BatchNormAct2d"
 """timm's layer: a batch norm, then its `drop` and its `act`."""
 
@@ -73,9 +74,10 @@ class Shadow:
 
         Args:
             model: in any mode; afterwards as it was.
-            images: a few examples, on the model's device.
+            images: examples, on the model's device, of which the first few are looked at.
             kind: precision of forward passes through the shadow.
         """
+        images = images[:_SAMPLE]
         with evaluating(model):
             pairs = _pairs(model, images)
         if not pairs:
@@ -123,7 +125,7 @@ def folded(model: nn.Module, images: Float[Tensor, "n *shape"]) -> nn.Module:
 
     Args:
         model: in eval mode.
-        images: a few examples, on its device.
+        images: examples, on its device, of which the first few are looked at.
     """
     shadow = Shadow.of(model, images)
     return model if shadow is None else shadow.now()
@@ -158,7 +160,7 @@ def settled(model: nn.Module, images: Float[Tensor, "n *shape"]) -> nn.Module:
 
     Args:
         model: in eval mode, with weights that stay as they are.
-        images: a few examples, on its device.
+        images: examples, on its device, of which the first few are looked at.
     """
     shadow = Shadow.of(model, images)
     return model if shadow is None else Settled(model, shadow.now())

@@ -13,6 +13,9 @@ from torch import Tensor
 from poise.core.streams import Stream
 from poise.core.threat import BOX, Norm
 
+DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
+"""The norm of slopes that says how much a linear function can change within a ball of the norm."""
+
 
 def length(vectors: Float[Tensor, "n *shape"], norm: Norm) -> Float[Tensor, " n"]:
     """The length of each example's vector."""

@@ -19,10 +19,10 @@ from poise.evaluation.certificates.deterministic import Bounded
 from poise.evaluation.certificates.lipschitz import boxes, gap_constants, local_bounds, value_constants
 from poise.models import open_model
 from tests.evaluation.certificates.networks import NETWORKS, classifier, named
+from tests.linear import DUAL
 from tests.models_for_tests import linear_classifier
 
 ORDER = {"linf": float("inf"), "l2": 2, "l1": 1}
-DUAL = {"linf": 1, "l2": 2, "l1": float("inf")}
 
 
 @cache

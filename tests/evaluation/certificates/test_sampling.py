@@ -18,6 +18,7 @@ from poise.evaluation.certificates import sampling as room
 from poise.evaluation.certificates.sampling import Sampling, Tally, radii, sampled
 from poise.models import smooth
 from poise.models.small import SmallNetwork
+from tests.core.test_folding import trained
 from tests.evaluation.certificates.networks import classifier
 
 SIGMA = 0.5
@@ -175,12 +176,7 @@ def test_impossible_sampling_is_refused(change, line):
 
 
 def test_a_folded_copy_changes_no_vote(monkeypatch):
-    network = SmallNetwork(10, 3)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_var.uniform_(0.5, 2)
-            module.running_mean.uniform_(-1, 1)
-    smoothing = smooth(classifier(network, (3, 8, 8), 10), sigma=0.1).network
+    smoothing = smooth(classifier(trained(SmallNetwork(10, 3)), (3, 8, 8), 10), sigma=0.1).network
     batch = Batch(torch.rand(6, 3, 8, 8), torch.zeros(6, dtype=torch.long), torch.arange(6))
     made = []
     monkeypatch.setattr(room, "settled", lambda *given: made.append(settled(*given)) or made[-1])

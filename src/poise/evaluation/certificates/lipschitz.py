@@ -14,7 +14,7 @@ from jaxtyping import Float64, Int
 from torch import Tensor
 from torch.nn import functional
 
-from poise.core.norms import per_example
+from poise.core.norms import DUAL, length, per_example
 from poise.core.threat import BOX, Norm
 from poise.evaluation.certificates.capture import Network
 from poise.evaluation.certificates.layers import ROUNDING, Affine, Box, Constants
@@ -24,7 +24,6 @@ Gaps = Float64[Tensor, "n others"]
 
 _MOST_VALUES = 2**20
 """Numbers in a tensor of slopes; some twenty such tensors are in memory at the same time."""
-_DUAL: dict[Norm, float] = {"linf": 1.0, "l2": 2.0, "l1": math.inf}
 
 
 def value_constants(network: Network, norm: Norm) -> list[Constants]:
@@ -168,7 +167,7 @@ def _steepest(network: Network, held: list[Box], seeds: Tensor, norm: Norm, cons
         found = layer.slopes(slopes, [held[source] for source in layer.sources])
         for source, part in zip(layer.sources, found, strict=True):
             waiting[source] = _added(waiting[source], part) if source in waiting else part
-    at_image = torch.linalg.vector_norm(waiting[0].reach.flatten(1), ord=_DUAL[norm], dim=1)
+    at_image = length(waiting[0].reach, DUAL[norm])
     return least.minimum(at_image * (1 + ROUNDING))
 
 

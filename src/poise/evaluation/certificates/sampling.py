@@ -34,8 +34,6 @@ _PARTS = 16
 """In how many parts the samples come; between them examples are given up."""
 _INSIDE = 1 - 1e-9
 """Radii are of closed balls."""
-_SAMPLE = 2
-"""Images on which a folded copy has to agree before it is used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +232,7 @@ class _Booth:
     def of(cls, smoothed: Smoothed, batch: Batch, batch_size: int) -> _Booth:
         """For images like those of a batch."""
         inner = smoothed.inner
-        ask = settled(inner, batch.images[:_SAMPLE]) if smoothed.vote == "hard" else inner
+        ask = settled(inner, batch.images) if smoothed.vote == "hard" else inner
         return cls(smoothed, ask, batch_size)
 
     def votes(

@@ -17,12 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from poise.core.misuse import Misuse
-from poise.core.norms import length
+from poise.core.norms import DUAL, length
 from poise.core.threat import NORMS, Norm
 from poise.models.blueprint import Blueprint, Option
 from poise.models.classifier import Classifier
-
-_DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 
 class NearestNeighbours(nn.Module):
@@ -154,7 +152,7 @@ class SlopeGate(nn.Module):
             slope = torch.autograd.grad((top[:, 0] - top[:, 1]).sum(), leaf, create_graph=wanted, retain_graph=wanted)[
                 0
             ]
-        size = length(slope, _DUAL[self.norm]).clamp(min=torch.finfo(slope.dtype).tiny)
+        size = length(slope, DUAL[self.norm]).clamp(min=torch.finfo(slope.dtype).tiny)
         raw = size.log() + math.log(self.strength)
         return (logits, raw) if wanted else (logits.detach(), raw.detach())
 

@@ -2,7 +2,7 @@
 # make test         set up and run the tests
 # make check        lint, types, doors between rooms, spelling, documentation
 # make docs         the documentation, under build/site
-# make bench-gpu    every benchmark on a CUDA device, beside its peers
+# make bench-gpu    every benchmark on a CUDA device, beside its peers: DATA=ADDRESS
 # make evidence     train, update, mix and judge on CIFAR-10, then write docs/evidence.md: SCALE=small|full DATA=ADDRESS
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 SCALE ?= small
 DATA ?= torchvision:CIFAR10
 JOBS ?= 2
-COSTS := $(filter-out __init__ harness contenders networks backbones certified transfer updates frontier composed evidence,$(notdir $(basename $(wildcard benchmarks/*.py))))
+COSTS := $(filter-out __init__ harness contenders networks backbones certified transfer updates frontier composed low_precision evidence,$(notdir $(basename $(wildcard benchmarks/*.py))))
 
 .PHONY: quickstart test check docs bench-gpu evidence judges picture clean
 
@@ -36,7 +36,8 @@ docs: $(READY)
 # A benchmark ends with 1 where a figure falls short of its floor; the others run all the same.
 bench-gpu: judges
 	@$(BIN)/python -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else "no CUDA device here")'
-	set -e; for each in $(COSTS); do $(BIN)/python -m benchmarks.$$each || test $$? -eq 1; done
+	set -e; for each in $(filter-out parity,$(COSTS)) "parity --data $(DATA)" "low_precision --scale full --data $(DATA)"; do \
+		$(BIN)/python -m benchmarks.$$each || test $$? -eq 1; done
 
 evidence: judges
 	$(BIN)/python -m benchmarks.transfer --scale $(SCALE) --data $(DATA) --jobs $(JOBS) || test $$? -eq 1

@@ -122,7 +122,7 @@ def _throughput(
         print(f"{label:6} {name:28} {median(each):8.3f} s for {len(rows)} images of {samples} samples", flush=True)
     peers = [median(each) for name, each in seconds.items() if name.startswith("toolbox")]
     if not peers:
-        print(f"{label:6} adversarial-robustness-toolbox is not installed: its claims are left out")
+        print(f"{label:6} adversarial-robustness-toolbox or statsmodels is not installed: its claims are left out")
         return figures, []
     ratio, sooner = (min(peers) / median(seconds[name]) for name in ("poise", "poise, radius of one sigma"))
     return figures, [

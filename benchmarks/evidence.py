@@ -176,7 +176,16 @@ class Page:
 def transfer_table(rows: Sequence[Row], backbone: str, epsilon: str) -> str:
     """Contenders of a backbone: means over seeds with the seeds' extremes, and the seeds' pooled images as interval."""
     mine = [row for row in rows if (row["backbone"], row["epsilon"]) == (backbone, epsilon)]
-    head = ("schedule", "clean", "robust", "expected robustness", "delay, epochs", "passes an image", "learning rate")
+    head = (
+        "schedule",
+        "clean",
+        "robust",
+        "expected robustness",
+        "delay, epochs",
+        "reached",
+        "passes an image",
+        "learning rate",
+    )
     body = []
     for name in _names(mine, "contender"):
         seeds = [row for row in mine if row["contender"] == name]
@@ -186,6 +195,7 @@ def transfer_table(rows: Sequence[Row], backbone: str, epsilon: str) -> str:
                 name,
                 *(spread_of([row[figure][0] for row in seeds]) for figure in ("clean", "robust", "expected")),
                 ", ".join("never" if delay is None else str(delay) for delay in delays),
+                "" if name == "standard" else ", ".join(f"{255 * row['reached']:.2g}" for row in seeds),
                 f"{np.mean([row['passes an image'] for row in seeds]):.0f}",
                 f"{seeds[0]['rate']:g}",
             )

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -130,6 +131,32 @@ def workers(jobs: int) -> Iterator[Callable[..., list[Any]]]:
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Minimum, median and maximum."""
     return {"min": min(values), "median": median(values), "max": max(values)}
+
+
+def peak_above(work: Callable[[], object], device: str = "cpu") -> int:
+    """Bytes by which memory peaks during some work above what is held before: this process's, or what is allocated.
+
+    Args:
+        work: what is weighed.
+        device: "cuda", or "cpu" for the process's resident memory (Linux only).
+    """
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return int(torch.cuda.max_memory_allocated() - before)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = _resident("VmRSS")
+    work()
+    return _resident("VmHWM") - before
+
+
+def _resident(name: str) -> int:
+    """What the kernel says of this process's memory, in bytes."""
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    if found is None:
+        raise RuntimeError(f"this kernel says nothing of {name}")
+    return 1024 * int(found[1])
 
 
 def shown(estimate: Sequence[float]) -> str:

@@ -151,6 +151,15 @@ def test_awp_attacks_the_images_once_and_the_network_as_it_is():
     assert all(torch.equal(value, found) for value, found in zip(model.parameters(), calls[0].values(), strict=True))
 
 
+def test_awp_asks_for_the_prediction_that_trades_attacks_once():
+    looks = []
+    objective, model = AWP(objective=TRADES(attack=PGD(steps=1))), _network()
+    model.register_forward_hook(lambda module, *_: looks.append(module.training))
+    objective.terms(_step(model, objective))
+    assert looks.count(False) == 2  # clean prediction and one attack step; in train mode clean and attacked, twice
+    assert looks.count(True) == 4
+
+
 def test_awp_without_a_budget_or_a_gamma_is_the_inner_objective():
     model, attack = _network(), PGD(steps=1)
     for gamma, epsilon in ((0.5, 0.0), (0.0, 0.1)):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import torch
 
 from poise.attacks import PGD, Attack, Loss, attackable, idle
-from poise.core.losses import kl_divergence
+from poise.core.losses import Logits, kl_divergence
 from poise.core.misuse import Misuse
 from poise.objectives.adversarial import attacked
 from poise.objectives.objective import Objective, Step, Terms
@@ -57,7 +58,11 @@ class TRADES(Objective):
 
     def _divergence(self, step: Step) -> Loss:
         """What the attack raises: the divergence from the clean prediction of the network in the attack's mode."""
-        network = step.model
-        with torch.no_grad(), attackable(network, self.attack.model_mode == "train"):
-            clean = network(step.batch.images)
-        return lambda logits, _: kl_divergence(logits, clean.to(logits.dtype))
+
+        @cache
+        def clean() -> Logits:
+            with torch.no_grad(), attackable(step.model, self.attack.model_mode == "train"):
+                logits: Logits = step.model(step.batch.images)
+            return logits
+
+        return lambda logits, _: kl_divergence(logits, clean().to(logits.dtype))

@@ -7,14 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-_LAUNCH = [sys.executable, "-W", "ignore", "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
+_LAUNCH = [sys.executable, "-W", "ignore", "-m", "accelerate.commands.launch", "--num_machines", "1"]
 _LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "--num_processes"]
 
 
-def launched(processes: int, words: list[str], folder: Path, module: str = "poise") -> subprocess.Popen[str]:
-    """Start `accelerate launch -m MODULE WORDS` in a folder; --multi_gpu is what starts several, on CPUs too."""
+def launched(
+    processes: int, words: list[str], folder: Path, module: str = "poise", *, way: str = "--multi_gpu"
+) -> subprocess.Popen[str]:
+    """Start `accelerate launch WAY -m MODULE WORDS` in a folder; --multi_gpu is what starts several, on CPUs too."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [*_LAUNCH, str(processes), "-m", module, *words]
+    command = [*_LAUNCH, str(processes), way, "-m", module, *words]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=folder, env=environment, text=True, **streams)
 

@@ -17,7 +17,7 @@ from poise.schedules import Hinge
 from tests.launching import finished, launched
 
 # Three batches of 32 and a rest of 3, of which the second process gets none.
-TRAINING = poise.Training(epochs=3, batch_size=32, learning_rate=1e-2, checkpoint_every=2)
+TRAINING = poise.Training(epochs=4, batch_size=32, learning_rate=1e-2, checkpoint_every=2)
 OPTIONS = {"limit": 99, "validate_on": 21, "augmentation": "flip", "trackers": ()}
 WORDS = [
     "--limit",
@@ -33,7 +33,7 @@ WORDS = [
     "--schedule.start",
     "0",
     "--training.epochs",
-    "3",
+    "4",
     "--training.batch_size",
     "32",
     "--training.learning_rate",
@@ -65,19 +65,32 @@ def test_two_processes_take_the_steps_that_one_takes(one, tmp_path):
     told = finished(launched(2, ["finetune", MODEL, *WORDS, "--out", "two"], tmp_path))
     _same_run(RunFolder(tmp_path / "two"), one)
     assert [path.name for path in tmp_path.iterdir()] == ["two"]
-    assert told.count("3 epochs") == 1
+    assert told.count("4 epochs") == 1
 
 
-def test_two_processes_killed_and_resumed_take_the_steps_that_one_takes(one, tmp_path):
+def test_processes_killed_and_resumed_in_another_way_take_the_steps_that_one_takes(one, tmp_path):
+    """The weights are in every process, then shared out among them, then in every process again."""
     words, folder = ["finetune", MODEL, *WORDS, "--out", "two"], RunFolder(tmp_path / "two")
-    process = launched(2, words, tmp_path)
-    while process.poll() is None and not list(folder.checkpoints.glob("epoch-0000[12]*/position.json")):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert not folder.weights.exists()
-    finished(launched(2, [*words, "--resume"], tmp_path))
+    for way, reached in (("--multi_gpu", "epoch-0000[1-9]*"), ("--use_fsdp", "epoch-0000[2-9]*")):
+        process = launched(2, words, tmp_path, way=way)
+        while process.poll() is None and not list(folder.checkpoints.glob(f"{reached}/position.json")):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=60)
+        assert not folder.weights.exists(), told[-3000:]
+        words = [*words, "--resume"] if "--resume" not in words else words
+    finished(launched(2, words, tmp_path))
     _same_run(folder, one)
+
+
+def test_weights_that_are_shared_out_take_the_same_steps(tmp_path):
+    """Batch norm, an average of the weights and a part that is frozen at first, with batches that memory cuts."""
+    words = ["--objective", "averaged", "--transfer", "probe", "--transfer.share", "0.5", "--training.micro_batch", "5"]
+    words = ["finetune", "python:tests.models.factories:normalised", *WORDS, *words, "--training.optimizer", "sgd"]
+    for way, out in (("--multi_gpu", "whole"), ("--use_fsdp", "parts")):
+        finished(launched(2, [*words, "--out", out], tmp_path, way=way))
+    whole, parts = (RunFolder(tmp_path / out) for out in ("whole", "parts"))
+    _same_run(parts, whole)
 
 
 def test_what_cannot_be_done_ends_all_processes_and_leaves_nothing(tmp_path):

@@ -34,6 +34,12 @@ def exact():
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(144, 10)).double()
 
 
+def normalised():
+    """Repeated blocks with batch norm, in double precision."""
+    blocks = [nn.Sequential(nn.Conv2d(inner, 4, 3), nn.BatchNorm2d(4), nn.ReLU()) for inner in (1, 4)]
+    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(64, 10)).double()
+
+
 def digits_network():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 

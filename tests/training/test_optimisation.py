@@ -44,6 +44,30 @@ def test_parameters_that_are_not_trained_are_left_out():
     assert isinstance(made, torch.optim.AdamW)
 
 
+def test_weights_that_rest_at_first_take_their_first_step_as_if_it_were_the_optimisers():
+    torch.manual_seed(0)
+    classifier, other = small_network(), small_network()
+    options = Training(optimizer="sgd", learning_rate=0.1)
+    made = make_optimizer(classifier, options)
+    twins = dict(zip(classifier.parameters(), other.parameters(), strict=True))
+    decays = {twins[member]: group["weight_decay"] for group in made.param_groups for member in group["params"]}
+    plain = torch.optim.SGD(
+        [{"params": [twin], "weight_decay": decay} for twin, decay in decays.items()],
+        lr=0.1,
+        momentum=options.momentum,
+        nesterov=True,
+    )
+    for resting in (True, False, False):
+        for mine, theirs in twins.items():
+            still = resting and mine is classifier.network[0].weight
+            mine.grad = None if still else torch.randn_like(mine)
+            theirs.grad = None if still else mine.grad.clone()
+        made.step()
+        plain.step()
+    for mine, theirs in twins.items():
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -16,7 +16,7 @@ from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
 from poise.objectives import TRADES, Adversarial, Averaged, Guarded, Objective, Standard
 from poise.schedules import Adaptive, Automatic, Cosine, Fixed, Hinge, Linear, Random
-from poise.training import Diverged, Task, Training, check_surroundings, check_task, train
+from poise.training import Diverged, Task, Training, check_task, train
 from tests.models_for_tests import random_images, small_network
 
 OPTIONS = Training(epochs=4, batch_size=16, learning_rate=1e-2)
@@ -532,10 +532,7 @@ def test_accelerates_shared_state_is_as_before(tmp_path):
     AcceleratorState._reset_state()
 
 
-@pytest.mark.parametrize(
-    ("variable", "name"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSp")]
-)
-def test_sharding_of_weights_is_refused(monkeypatch, variable, name):
-    monkeypatch.setenv(variable, "true")
-    with pytest.raises(Misuse, match=f"{name}.* is not supported: processes share batches"):
-        check_surroundings(Training())
+def test_deepspeed_is_refused(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(Misuse, match=r"DeepSpeed is not supported; launch with .* --use_fsdp"):
+        check_task(_task())

@@ -88,8 +88,9 @@ def test_more_blocks_than_there_are_are_refused_with_their_number():
         check_task(_task(_tiny("vit"), Last(blocks=9)))
 
 
-def test_a_probe_trains_the_head_first_and_then_everything(tmp_path):
-    task = _task(_tiny("resnet"), Probe(share=0.5))
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_probe_trains_the_head_first_and_then_everything(optimizer, tmp_path):
+    task = _task(_tiny("resnet"), Probe(share=0.5), optimizer=optimizer)
     before = {name: value.clone() for name, value in task.classifier.state_dict().items()}
     seen, told = [], []
     train(

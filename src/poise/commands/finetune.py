@@ -21,7 +21,7 @@ from poise.data import Augmentation, ImageSet
 from poise.models import open_model
 from poise.objectives import Adversarial, Objective
 from poise.schedules import Hinge, Schedule
-from poise.training import Noted, Task, Training, Transfer, Whole, check_surroundings, check_task
+from poise.training import Noted, Task, Training, Transfer, Whole, check_task
 
 
 def finetune(
@@ -115,7 +115,6 @@ def prepared(options: Mapping[str, Any], *, measuring: Callable[..., Judging | N
     """
     given = SimpleNamespace(**options)
     check_validation(given.validate_on, given.schedule)
-    check_surroundings(given.training)
     standard = standard_accuracy(given.compare_with, options)
     splits = Source(**{field.name: options[field.name] for field in fields(Source)}).open()
     task = _task(given, splits.train)

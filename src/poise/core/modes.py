@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 Precision = Literal["fp32", "bf16", "fp16"]
+
+BATCH_NORM = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - the one base of all of them, timm's included
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -48,7 +49,7 @@ def steady(model: nn.Module, wanted: bool = True) -> Iterator[nn.Module]:
         model: the network; its other modules keep their modes.
         wanted: with False nothing is changed.
     """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training and wanted]
+    norms = [module for module in model.modules() if isinstance(module, BATCH_NORM) and module.training and wanted]
     for norm in norms:
         norm.training = False
     try:

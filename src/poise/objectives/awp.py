@@ -35,6 +35,8 @@ class AWP(Wrapper):
             training and 0.005 for TRADES in the official code.
     """
 
+    shardable = False
+
     gamma: float = 0.01
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -46,6 +47,8 @@ class Mixing(Objective):
         steps: PGD steps in the mean, at least 1.
         push: largest share of an attack's loss that drives the gate, in [0, 1).
     """
+
+    shardable: ClassVar[bool] = False
 
     gate: float = 1.0
     classes: float = 0.5

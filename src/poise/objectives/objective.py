@@ -84,6 +84,9 @@ class Objective(ABC):
     smooths: ClassVar[bool] = False
     """Whether the loss heeds `Step.smoothing`."""
 
+    shardable: ClassVar[bool] = True
+    """Whether it asks the network for nothing but passes with the weights that it has, as many in every process."""
+
     def begin(self, model: nn.Module) -> State:  # noqa: ARG002
         """The state before the first step; by default there is none.
 

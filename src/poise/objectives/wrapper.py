@@ -31,6 +31,11 @@ class Wrapper(Objective):
         """See `Objective.roles`."""
         return self.objective.roles
 
+    @property
+    def shardable(self) -> bool:  # type: ignore[override] # as above
+        """See `Objective.shardable`."""
+        return self.objective.shardable
+
     def begin(self, model: nn.Module) -> State:
         """See `Objective.begin`."""
         return _outside(self.objective.begin(model))

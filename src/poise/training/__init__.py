@@ -9,7 +9,6 @@ from poise.training.attaching import attach
 from poise.training.divergence import Diverged
 from poise.training.options import Training
 from poise.training.processes import agree, is_main, on_main
-from poise.training.surroundings import check_surroundings
 from poise.training.task import Noted, Task, Validate, check_task
 from poise.training.tracking import check_trackers
 from poise.training.trainer import train
@@ -33,7 +32,6 @@ __all__ = [
     "adaptation",
     "agree",
     "attach",
-    "check_surroundings",
     "check_task",
     "check_trackers",
     "is_main",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from poise.core.files import write_text, written_whole
 from poise.core.misuse import Misuse
+from poise.training.sharding import gathered, shared_like
 
 _SEPARATOR = "|"
 
@@ -43,29 +44,42 @@ class Position:
     micro_batch: int | None = None
 
 
-def save_checkpoint(
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    position: Position,
-    memory: Mapping[str, Tensor],
-) -> None:
+Tensors = Mapping[str, Tensor]
+
+
+def snapshot(
+    model: nn.Module, optimizer: torch.optim.Optimizer, memory: Tensors, *, keep: bool
+) -> dict[str, dict[str, Tensor]]:
+    """All tensors of a checkpoint, whole and in the host's memory, by file; every process must call it.
+
+    Args:
+        model: the network.
+        optimizer: its optimiser; the state is kept by parameter name, so it survives a change of processes.
+        memory: what the objective remembers.
+        keep: whether this process wants them; with False they come out empty.
+    """
+    parts = {"model": model.state_dict(), "optimizer": _optimizer_state(model, optimizer), "objective": memory}
+    return {
+        file: {name: tensor.detach().cpu().contiguous().clone() for name, tensor in gathered(tensors) if keep}
+        for file, tensors in parts.items()
+    }
+
+
+def save_checkpoint(folder: Path, tensors: Mapping[str, Tensors], position: Position) -> None:
     """Write a checkpoint and then remove the older ones; dying at any instant leaves one that is whole.
 
     Args:
         folder: the run's folder of checkpoints.
-        model: the network.
-        optimizer: its optimiser; the state is kept by parameter name, so it survives a change of processes.
+        tensors: what `snapshot` gives.
         position: where the training stands.
-        memory: what the objective remembers.
     """
     name = f"epoch-{position.epoch:05d}-batch-{position.batch:07d}"
     partial, target = folder / f".{name}.partial", folder / name
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        _save_tensors(partial / "model.safetensors", dict(model.state_dict()))
-        _save_tensors(partial / "optimizer.safetensors", _optimizer_state(model, optimizer))
-        _save_tensors(partial / "objective.safetensors", dict(memory))
+        for file, found in tensors.items():
+            with written_whole(partial / f"{file}.safetensors") as path:
+                path.write_bytes(save(dict(found)))  # a full disk is then an OSError like any other
         write_text(partial / "position.json", json.dumps(asdict(position)))
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
@@ -96,10 +110,12 @@ def load_checkpoint(
         return Position(task=task), dict(memory)
     try:
         position = Position(**json.loads((newest / "position.json").read_text(encoding="utf-8")))
-        model.load_state_dict(load_file(newest / "model.safetensors"))
+        found = model.state_dict()
+        kept = load_file(newest / "model.safetensors")
+        model.load_state_dict({name: shared_like(value, found.get(name, value)) for name, value in kept.items()})
         _load_optimizer(load_file(newest / "optimizer.safetensors"), model, optimizer)
         kept = load_file(newest / "objective.safetensors")
-        remembered = {name: kept[name].to(value.device) for name, value in memory.items()}
+        remembered = {name: shared_like(kept[name].to(value.device), value) for name, value in memory.items()}
     except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise Misuse(
@@ -108,12 +124,6 @@ def load_checkpoint(
     if position.task != task:
         raise Misuse(f"{newest} is of another run: the training images, or the weights it started from, have changed")
     return position, remembered
-
-
-def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    with written_whole(path) as partial:
-        plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        partial.write_bytes(save(plain))  # a full disk is then an OSError like any other
 
 
 def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -134,7 +144,8 @@ def _load_optimizer(flat: dict[str, Tensor], model: nn.Module, optimizer: torch.
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in flat.items():
         parameter, key = name.split(_SEPARATOR)
-        state.setdefault(places[parameters[parameter]], {})[key] = tensor
+        own = parameters[parameter]
+        state.setdefault(places[own], {})[key] = shared_like(tensor, own) if tensor.shape == own.shape else tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 

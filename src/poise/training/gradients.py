@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils.memory import clear_device_cache
-from torch import Tensor
+from torch import Tensor, nn
 
 from poise.core.batch import Batch
 from poise.core.memory import out_of_memory
 from poise.core.misuse import Failure
+from poise.core.modes import steady
 from poise.objectives import Objective, Step
 from poise.training.processes import Processes, running_statistics
 
@@ -55,7 +57,7 @@ class Gradients:
             The objective's terms, detached, averaged over the examples of the whole batch.
 
         Raises:
-            Failure: if memory does not even hold a single image.
+            Failure: if memory does not even hold a single image or, where weights are shared out, a piece.
         """
         statistics = running_statistics(step.model)
         kept = [buffer.clone() for buffer in statistics]
@@ -76,18 +78,47 @@ class Gradients:
     def _attempt(self, step: Step, count: int) -> tuple[dict[str, Tensor], bool]:
         """This process's part of the terms, and whether memory sufficed."""
         terms: dict[str, Tensor] = {}
+        synced = any(isinstance(module, nn.SyncBatchNorm) for module in step.model.modules())
+        pieces = self._pieces(step, together=synced or self.processes.sharded)
+        # Batch norms that look at all processes would wait for one that has no images.
+        alone = synced and self.processes.any(not pieces or not len(pieces[-1].batch))
         try:
-            for piece in _pieces(step, self.micro_batch):
-                share = len(piece.batch) / count
-                found = self.objective.terms(piece)
-                self.accelerator.backward(found["loss"] * share)
-                for name, term in found.items():
-                    terms[name] = terms.get(name, 0) + term.detach() * share
+            with steady(step.model, alone):
+                for piece in pieces:
+                    share = len(piece.batch) / count
+                    if not share:
+                        self._keep_pace(piece)
+                        continue
+                    found = self.objective.terms(piece)
+                    self.accelerator.backward(found["loss"] * share)
+                    for name, term in found.items():
+                        terms[name] = terms.get(name, 0) + term.detach() * share
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
+            if self.processes.sharded:
+                raise Failure(
+                    "out of memory, and processes that share out the weights cannot go back; "
+                    "set training.micro_batch to the most images at a time that fit"
+                ) from error
             return {}, False
         return terms, True
+
+    def _pieces(self, step: Step, *, together: bool) -> list[Step]:
+        """The step in as few pieces as memory holds, or in as many as the other processes have."""
+        number = math.ceil(len(step.batch) / (self.micro_batch or len(step.batch) or 1))
+        return _cut(step, self.processes.most(number) if together else number)
+
+    def _keep_pace(self, step: Step) -> None:
+        """Where weights are shared out, take the passes of the others, with a blank image that counts for nothing."""
+        if not self.processes.sharded:
+            return
+        batch, epsilon = step.batch, step.epsilon
+        blank = Batch(*(each.new_zeros(1, *each.shape[1:]) for each in (batch.images, batch.labels, batch.ids)))
+        budget = epsilon.new_ones(1) if isinstance(epsilon, Tensor) else epsilon
+        with steady(step.model):
+            found = self.objective.terms(replace(step, batch=blank, epsilon=budget))
+        self.accelerator.backward(found["loss"] * 0)
 
     def _halve(self, count: int) -> None:
         largest = self.micro_batch or -(-count // self.processes.count)
@@ -100,12 +131,11 @@ class Gradients:
         )
 
 
-def _pieces(step: Step, most: int | None) -> list[Step]:
-    """A step in as few pieces of nearly equal size as the limit allows; none where its batch is empty."""
-    batch, epsilon = step.batch, step.epsilon
-    if not len(batch):
+def _cut(step: Step, number: int) -> list[Step]:
+    """A step in so many pieces of nearly equal size, the last of which may be empty."""
+    if not number:
         return []
-    number = 1 if most is None else -(-len(batch) // most)
+    batch, epsilon = step.batch, step.epsilon
     parts = zip(*(tensor.tensor_split(number) for tensor in (batch.images, batch.labels, batch.ids)), strict=True)
     budgets: Sequence[float | Tensor] = (
         epsilon.tensor_split(number) if isinstance(epsilon, Tensor) else [epsilon] * number

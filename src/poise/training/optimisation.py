@@ -11,6 +11,7 @@ from torch import nn
 
 from poise.models import Classifier
 from poise.training.options import Training
+from poise.training.sharding import is_shared
 from poise.training.transfer.layers import layer_shares
 
 
@@ -43,7 +44,13 @@ def make_optimizer(classifier: Classifier, options: Training, layer_decay: float
     if options.optimizer == "adamw":
         return torch.optim.AdamW(made, fused=True)
     rate, momentum = options.learning_rate, options.momentum
-    return torch.optim.SGD(made, lr=rate, momentum=momentum, nesterov=momentum > 0, fused=True)
+    members = [member for group in made for member in group["params"]]
+    fused = not any(map(is_shared, members))  # for those PyTorch has no such step yet
+    optimizer = torch.optim.SGD(made, lr=rate, momentum=momentum, nesterov=momentum > 0, fused=fused)
+    if momentum > 0:
+        for member in members:  # a fused step wants all of them or none, and some weights may rest at first
+            optimizer.state[member]["momentum_buffer"] = torch.zeros_like(member)
+    return optimizer
 
 
 def _exempt(network: nn.Module) -> Collection[str]:

@@ -64,9 +64,14 @@ class Processes:
     Each computes the gradient of its own examples, and the weighted sum over all is formed once a step, after the
     backward pass. A `DistributedDataParallel` would form it meanwhile, which saves little in steps of many passes; it
     could neither weigh slices of different size nor be told that another process has run out of memory.
+
+    Args:
+        sharded: whether they share out the weights, too (`training.sharding`): then gradients come summed, and all have
+            to take the same passes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, sharded: bool = False) -> None:
+        self.sharded = sharded
         state = process_state()
         self.rank, self.count, self.device = int(state.process_index), int(state.num_processes), state.device
         # Words between hosts, which must not wait for a device.
@@ -74,11 +79,15 @@ class Processes:
 
     def any(self, here: bool) -> bool:
         """Whether it holds in any process."""
+        return bool(self.most(int(here)))
+
+    def most(self, here: int) -> int:
+        """The largest of a number over all processes."""
         if self._words is None:
             return here
-        flag = torch.tensor(float(here))
-        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, group=self._words)
-        return bool(flag)
+        found = torch.tensor(here)
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=self._words)
+        return int(found)
 
     def sum_terms(self, terms: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """The sum of each named scalar over all processes, in float64.
@@ -98,7 +107,7 @@ class Processes:
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace each gradient by its sum over all processes; it stays None where no process has one."""
-        if self._words is None:
+        if self._words is None or self.sharded:
             return
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         if self.any(any(parameter.grad is None for parameter in trained)):

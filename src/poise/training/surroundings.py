@@ -13,28 +13,30 @@ from accelerate.utils import GradientAccumulationPlugin
 from torch import nn
 
 from poise.core.misuse import Misuse
+from poise.core.modes import BATCH_NORM
 from poise.core.processes import process_state
 from poise.core.run_folder import RunFolder
 from poise.models import Classifier
 from poise.training.options import Training
+from poise.training.sharding import FLAG
 from poise.training.tracking import start_trackers
 
 _LEFT_BY_ACCELERATE = ("forward", "_original_forward", "_is_accelerate_prepared")
-_UNSUPPORTED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+_UNSUPPORTED = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 
 
 def check_surroundings(options: Training) -> None:
     """Refuse ways of distributing and options that do not go together.
 
     Raises:
-        Misuse: for FSDP, DeepSpeed and Megatron, and for synced batch norm on several processes without GPUs.
+        Misuse: for DeepSpeed and Megatron, and for synced batch norm on several processes without GPUs.
     """
     state = process_state()
     asked = [name for variable, name in _UNSUPPORTED.items() if os.environ.get(variable, "").lower() in {"true", "1"}]
     if asked or str(state.distributed_type.value).startswith("MEGATRON"):
         raise Misuse(
-            f"{asked[0] if asked else 'Megatron'} is not supported: processes share batches, and each holds the whole "
-            "network; launch with plain data parallelism (accelerate launch --multi_gpu)"
+            f"{asked[0] if asked else 'Megatron'} is not supported; launch with plain data parallelism (accelerate "
+            "launch --multi_gpu) or, where a network's training does not fit into one device, with --use_fsdp"
         )
     if options.batch_norm == "synced" and state.num_processes > 1 and state.device.type == "cpu":
         raise Misuse("training.batch_norm synced needs GPUs; choose local or frozen")
@@ -51,6 +53,7 @@ def accelerated(options: Training, folder: RunFolder, trackers: tuple[str, ...])
     kept = [dict(state) for state in shared]
     for state in shared:
         state.clear()
+    flag = os.environ.pop(FLAG, None)  # weights are shared out here, where attacks and steps are known
     try:
         accelerator = Accelerator(
             mixed_precision="no" if options.precision == "fp32" else options.precision,
@@ -65,6 +68,8 @@ def accelerated(options: Training, folder: RunFolder, trackers: tuple[str, ...])
         for tracker in accelerator.trackers:
             tracker.finish()
     finally:
+        if flag is not None:
+            os.environ[FLAG] = flag
         for state, found in zip(shared, kept, strict=True):
             state.clear()
             state.update(found)
@@ -115,6 +120,3 @@ def _batch_norm(network: nn.Module, options: Training) -> Iterator[None]:
         for name, module in found.items():
             parent, _, last = name.rpartition(".")
             setattr(network.get_submodule(parent), last, module)
-
-
-BATCH_NORM = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - the one base of all of them, timm's included

@@ -14,6 +14,8 @@ from poise.models import Classifier
 from poise.objectives import Objective
 from poise.schedules import Schedule
 from poise.training.options import Training
+from poise.training.sharding import check_sharding
+from poise.training.surroundings import check_surroundings
 from poise.training.tracking import check_trackers
 from poise.training.transfer import Transfer, Whole
 
@@ -59,7 +61,8 @@ def check_task(task: Task, trackers: tuple[str, ...] = ()) -> None:
 
     Raises:
         Misuse: for parts of the wrong kind, no trainable parameter, a transfer that the network does not allow, too few
-            images, fp16 without a GPU, and trackers that accelerate does not know or that are not installed.
+            images, fp16 without a GPU, processes that cannot share the training, and trackers that accelerate does not
+            know or that are not installed.
     """
     kinds = {"objective": Objective, "schedule": Schedule, "threat": Threat, "options": Training, "transfer": Transfer}
     for name, kind in kinds.items():
@@ -75,4 +78,6 @@ def check_task(task: Task, trackers: tuple[str, ...] = ()) -> None:
         raise Misuse(f"{len(task.images)} training images are too few for a batch; training needs at least 2")
     if task.options.precision == "fp16" and not torch.cuda.is_available():
         raise Misuse("fp16 needs a GPU; choose bf16 or fp32 for training.precision")
+    check_surroundings(task.options)
+    check_sharding(task.objective, task.options)
     check_trackers(trackers)

@@ -14,7 +14,7 @@ from poise.core.batch import Batch
 from poise.core.files import digest_words, held
 from poise.core.folding import Shadow
 from poise.core.misuse import Misuse
-from poise.core.modes import evaluating, frozen
+from poise.core.modes import BATCH_NORM, evaluating, frozen
 from poise.core.progress import Watch, unwatched
 from poise.core.run_folder import RunFolder
 from poise.core.streams import Stream, global_seed
@@ -23,13 +23,14 @@ from poise.models import Classifier
 from poise.objectives import Step
 from poise.schedules import Memory, Moment
 from poise.schedules.schedule import progress_at
-from poise.training.checkpoint import Position, load_checkpoint, newest_checkpoint, save_checkpoint
+from poise.training.checkpoint import Position, load_checkpoint, newest_checkpoint, save_checkpoint, snapshot
 from poise.training.divergence import Circumstances, Diverged, Tally, diagnosis
 from poise.training.gradients import Gradients, Tell
 from poise.training.journal import Journal
 from poise.training.optimisation import make_optimizer, rate_share, set_rates
 from poise.training.processes import Processes, agree, is_main, on_main
-from poise.training.surroundings import BATCH_NORM, accelerated, plain, surrounded
+from poise.training.sharding import gathered, own_part, sharded, shared_out
+from poise.training.surroundings import accelerated, plain, surrounded
 from poise.training.task import Noted, Task, Validate
 from poise.training.transfer.transfer import open_to, trainable
 
@@ -52,10 +53,10 @@ def train(
 
     Everything random depends on the seed, the epoch, the batch's number and the example alone, so that a run killed at
     any instant and resumed takes the same steps as one that was not. Under `accelerate launch` the processes share
-    every batch and take the steps that one alone would take, up to rounding; layers that see a batch as a whole or
-    draw random numbers (batch norm, dropout) see the part of their process, as does adversarial weight perturbation. In
-    eval mode attacks follow a faster copy of the network (`core.folding`). PyTorch's global random state and
-    accelerate's shared state are as before.
+    every batch, and with --use_fsdp the weights, and take the steps that one alone would take, up to rounding; layers
+    that see a batch as a whole or draw random numbers (batch norm, dropout) see the part of their process, as does
+    adversarial weight perturbation. In eval mode attacks follow a faster copy of the network (`core.folding`) where
+    each process has the whole. PyTorch's global random state and accelerate's shared state are as before.
 
     Args:
         task: what to train.
@@ -74,18 +75,21 @@ def train(
     """
     if task.schedule.hears and validate is None:
         raise Misuse(f"the schedule {type(task.schedule).__name__} listens to validation; there is none")
+    apart, given = sharded(), task.classifier
     with ExitStack() as stack:
         stack.enter_context(global_seed(Stream.seeded(task.seed)))
         stack.enter_context(_held_by_all(folder))
         stack.enter_context(_consulted(task.references))
         accelerator = stack.enter_context(accelerated(task.options, folder, trackers))
         memory = torch.channels_last if task.options.channels_last else torch.preserve_format
-        for network in (task.classifier, *task.references.values()):
+        for network in (*task.references.values(), *([] if apart else [given])):
             network.to(device=accelerator.device, memory_format=memory)  # type: ignore[call-overload]
         started_from = _started_from(task)
-        names = stack.enter_context(trainable(task.classifier, task.transfer))
+        names = stack.enter_context(trainable(given, task.transfer))
+        if apart:
+            task = replace(task, classifier=shared_out(given, accelerator.device))
         stack.enter_context(surrounded(task.classifier, task.options, accelerator))
-        _Loop(task, folder, accelerator, names, started_from, tell).run(validate, watch, noted)
+        _Loop(task, given, folder, accelerator, names, started_from, tell).run(validate, watch, noted)
 
 
 class _Loop:
@@ -94,6 +98,7 @@ class _Loop:
     def __init__(
         self,
         task: Task,
+        given: Classifier,
         folder: RunFolder,
         accelerator: Accelerator,
         names: frozenset[str],
@@ -101,11 +106,12 @@ class _Loop:
         tell: Tell,
     ) -> None:
         self.task, self.folder, self.accelerator, self.names, self.tell = task, folder, accelerator, names, tell
+        self.given, self.sharded = given, given is not task.classifier
         options, self.device = task.options, accelerator.device
         self.stream = Stream.seeded(task.seed).fold("training")
         self.images = _placed(task.images, self.device)
         self.batches = batches_per_epoch(len(self.images), options.batch_size, training=True)
-        self.processes = Processes()
+        self.processes = Processes(sharded=self.sharded)
         open_to(task.classifier, names)
         self.sample = self.images.images(torch.arange(min(_SAMPLE, len(self.images)))).to(self.device)
         self.shadow = self._shadow()
@@ -135,6 +141,7 @@ class _Loop:
                 tally = self._epoch(watch)
                 noted(self._finish_epoch(tally, validate))
             self._put(self.task.objective.weights(self.memory))
+            self._hand_over()
         finally:
             self.optimizer.zero_grad(set_to_none=True)
 
@@ -155,7 +162,7 @@ class _Loop:
         """What attacks follow in the network's place; nothing where it is compiled, which does the same and more."""
         options, classifier = self.task.options, self.task.classifier
         with plain(classifier):
-            return None if options.compile else Shadow.of(classifier, self.sample, options.precision)
+            return None if options.compile or self.sharded else Shadow.of(classifier, self.sample, options.precision)
 
     def _check_shadow(self) -> None:
         """Let go of a shadow that no longer does what the network does."""
@@ -222,8 +229,8 @@ class _Loop:
         }
         remembered = self._remembered
         if validate is not None:
-            with plain(self.task.classifier), self._shown():
-                figures = validate(self.task.classifier, row["epsilon"])
+            with self._shown() as classifier:
+                figures = validate(classifier, row["epsilon"])
             remembered = self._heard(figures)
             row |= {f"validation/{name}": value for name, value in figures.items()}
         self.journal.write(row)
@@ -233,33 +240,46 @@ class _Loop:
 
     def _checkpoint(self, sums: dict[str, float]) -> None:
         """Save the state, which the caller found to be finite."""
+        tensors = snapshot(self.task.classifier, self.plain_optimizer, self.memory, keep=is_main())
         if is_main():
             scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
             most = self.gradients.micro_batch
             position = replace(self.position, sums=sums or None, scaler=scaler, micro_batch=most)
-            save_checkpoint(self.folder.checkpoints, self.task.classifier, self.plain_optimizer, position, self.memory)
+            save_checkpoint(self.folder.checkpoints, tensors, position)
         self.accelerator.wait_for_everyone()
 
     @contextmanager
-    def _shown(self) -> Iterator[None]:
-        """The model with the weights that the objective wants shown; afterwards as it is in training."""
+    def _shown(self) -> Iterator[Classifier]:
+        """The plain model with the weights that the objective wants shown; afterwards as it is in training."""
         found, shown = self.task.classifier.state_dict(), self.task.objective.weights(self.memory)
         kept = {name: found[name].clone() for name in shown}
         self._put(shown)
+        self._hand_over()
         try:
-            yield
+            with plain(self.given):
+                yield self.given
         finally:
             self._put(kept)
+            if self.sharded:
+                self.given.cpu()
 
     def _put(self, weights: Mapping[str, torch.Tensor]) -> None:
         found = self.task.classifier.state_dict()
         for name, value in weights.items():
             found[name].copy_(value)
 
+    def _hand_over(self) -> None:
+        """Give whoever asked for the training its classifier, whole."""
+        if self.sharded:
+            self.given.to(self.device)
+            place = self.given.state_dict()
+            for name, tensor in gathered(self.task.classifier.state_dict()):
+                place[name].copy_(tensor)
+
     def _refuse_divergence(self, tally: Tally) -> None:
         """Stop before a state that is no number replaces the last good one."""
         broken = tally.broken()
-        if not broken and all(bool(each.isfinite().all()) for each in self._state()):
+        if not self.processes.any(bool(broken) or not all(bool(each.isfinite().all()) for each in self._state())):
             return
         epoch, number = self.position.epoch, min(broken.values(), default=self.position.batch - 1)
         newest = newest_checkpoint(self.folder.checkpoints)
@@ -274,10 +294,10 @@ class _Loop:
         raise Diverged(diagnosis(found, self.task.options))
 
     def _state(self) -> Iterator[torch.Tensor]:
-        """All numbers that a checkpoint holds of network and objective."""
+        """All numbers that a checkpoint holds of network and objective, as far as this process has them."""
         for tensor in (*self.task.classifier.state_dict().values(), *self.memory.values()):
             if tensor.is_floating_point():
-                yield tensor
+                yield own_part(tensor)
 
     def _batches(self, position: Position) -> Iterator[Batch]:
         found = batches(

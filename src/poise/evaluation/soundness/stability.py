@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from poise.core.modes import evaluating
+from poise.core.modes import BATCH_NORM, evaluating
 from poise.evaluation.soundness.check import Check, ModelCheck, Subject
 from poise.evaluation.soundness.finding import Finding
 from poise.evaluation.soundness.probing import logits, neighbours, relative_distance
@@ -140,8 +140,6 @@ def _kinds(modules: list[nn.Module]) -> str:
 def _normalisers(model: nn.Module) -> str:
     """A clause that names layers which normalise by the batch even in eval mode; empty where there are none."""
     batchwise = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None  # noqa: SLF001
+        name for name, module in model.named_modules() if isinstance(module, BATCH_NORM) and module.running_mean is None
     ]
     return f"; without running statistics: {', '.join(batchwise[:3])}" if batchwise else ""

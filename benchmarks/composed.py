@@ -118,7 +118,7 @@ def main() -> int:
     options = options_of(__doc__)
     bench = Updates.of(options, "updates", SCALES)
     with workers(options.jobs) as each:
-        each(bench.rate, [PAIR], ["rcat"])  # before every seed wants it
+        each(bench.choice, [PAIR], ["rcat"])  # before every seed wants it
         rows = each(Composed.row, [Composed(bench, seed) for seed in options.seeds or bench.scale.seeds])
     cuts = [_cut(row["products"]) for row in rows]
     mean = sum(cuts) / len(cuts)

@@ -2,9 +2,9 @@
 
 For every pair and seed an old and a better new network are trained from scratch. The new one is shipped as it is (the
 naive swap), trained on as before (continued), and updated with PCT, PCAT, RCAT and the constrained objective. All get
-the same epochs and the same attack. The weights, where there are any, are chosen on validation images by `poise update`
-itself; so is, by the same rule, each contender's learning rate, once for every pair, on its first seed. Then each model
-is profiled on test images, and negative flips are counted between its verdicts and the old model's at every epsilon.
+the same epochs and the same attack. Each contender's learning rate and then its weights, where it has any, are chosen
+once for every pair, on validation images of its first seed and by the rule of `poise update`. Then each model is
+profiled on test images, and negative flips are counted between its verdicts and the old model's at every epsilon.
 The noise floor is what the old model loses against itself when it is profiled with another seed.
 
     python -m benchmarks.updates --data torchvision:CIFAR10 [--scale small] [--pairs epochs] [--seeds 0 1] [--jobs 2]
@@ -33,7 +33,7 @@ from poise.commands.finetune import finetune
 from poise.commands.profile import profile
 from poise.commands.run import Run
 from poise.commands.update import update
-from poise.commands.updating.trials import Trial, chosen
+from poise.commands.updating.trials import Trial, chosen, objectives_tried
 from poise.core.threat import Epsilon, Threat
 from poise.data import Augmentation
 from poise.evaluation import Profile, Suite, accuracy_curve, read_profile
@@ -46,9 +46,9 @@ THREAT = Threat(epsilon="8/255")
 TARGET, TOLERANCE = 0.38, 0.005
 RAMP = Hinge(start=0.0, stop=0.5)
 PAIRS = ("epochs", "images", "network")
-"""By what the old network had less of: a third of the epochs, a third of the images, or it is of another architecture.
+"""By what the old network had less of: half the epochs, half the images, or it is of a weaker architecture.
 Seeds differ throughout."""
-_ALL_THIRD = 15_000
+_ALL_HALF = 22_500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Scale:
 
     Args:
         network: address of the networks, untrained.
-        other: address of another architecture, for the old network of the pair "network".
+        other: address of a weaker architecture, for the old network of the pair "network".
         image_size: to which images are resized; None for their own.
         images: the most images of a split; None for all.
         judged: test images that are profiled.
@@ -103,8 +103,8 @@ SCALES = {
         validate_on=64,
     ),
     "small": Scale(
-        network="small",
-        other="timm:resnet10t",
+        network="timm:resnet10t",
+        other="small",
         images=5000,
         judged=500,
         suite="apgd",
@@ -156,10 +156,10 @@ class Updates(Bench[Scale]):
         """The old network of a pair (`PAIRS`)."""
         training, images = self.scale.base, self.scale.images
         if pair == "epochs":
-            third = replace(training, epochs=max(1, training.epochs // 3))
-            return self.base(f"old-epochs-{seed}", third, images, 200 + seed)
+            half = replace(training, epochs=max(1, training.epochs // 2))
+            return self.base(f"old-epochs-{seed}", half, images, 200 + seed)
         if pair == "images":
-            fewer = _ALL_THIRD if images is None else max(1, images // 3)
+            fewer = _ALL_HALF if images is None else max(1, images // 2)
             return self.base(f"old-images-{seed}", training, fewer, 300 + seed)
         return self.base(f"old-network-{seed}", training, images, 400 + seed, self.scale.other)
 
@@ -187,17 +187,22 @@ class Updates(Bench[Scale]):
             **_COMMON,
         )
 
-    def rate(self, pair: str, name: str) -> float:
-        """A contender's learning rate for a pair: the one that validation prefers on the first seed."""
-        seed = self.scale.seeds[0]
-        runs = [self.update(name, pair, seed, rate, []) for rate in self.scale.rates]
-        rows = [Trial(f"{rate:g}", _taken(run)) for rate, run in zip(self.scale.rates, runs, strict=True)]
-        best, _ = chosen(Trial("new", _figures(runs[0])[0]), rows, TOLERANCE)
-        return float(best.name)
+    def choice(self, pair: str, name: str) -> tuple[float, str]:
+        """A contender's learning rate for a pair, with its own weights, then its weights: by the pair's first seed."""
+        first, trials = self.scale.seeds[0], list(self.objectives(name))
+        rates = {f"{rate:g}": self.update(name, trials[0], pair, first, rate) for rate in self.scale.rates}
+        rate = float(_best(rates))
+        return rate, _best({trial: self.update(name, trial, pair, first, rate) for trial in trials})
 
     def contender(self, name: str, pair: str, seed: int) -> Run:
-        """An update at the pair's learning rate, with the weights that validation prefers."""
-        return self.update(name, pair, seed, self.rate(pair, name), _grid(self.objective(name), self.scale.grid))
+        """An update with the pair's choice."""
+        rate, trial = self.choice(pair, name)
+        return self.update(name, trial, pair, seed, rate)
+
+    def objectives(self, name: str) -> Mapping[str, Objective]:
+        """A contender's objective with each of its weights, its own first."""
+        own = self.objective(name)
+        return objectives_tried(own, _grid(own, self.scale.grid))
 
     def objective(self, name: str) -> Objective:
         """A contender's objective; all attack alike, save PCT, which does not attack."""
@@ -210,15 +215,15 @@ class Updates(Bench[Scale]):
             "constrained": Constrained(attack=attack),
         }[name]
 
-    def update(self, name: str, pair: str, seed: int, rate: float, grid: list[tuple[float, float]]) -> Run:
+    def update(self, name: str, trial: str, pair: str, seed: int, rate: float) -> Run:
         """One call of `poise update`."""
-        out = self.place(pair, seed) / (f"{name}-{rate:g}-chosen" if grid else f"{name}-{rate:g}")
+        out = self.place(pair, seed) / f"{name}-{trial}-{rate:g}"
         return finished(out) or update(
             self.old(pair, seed).address,
             self.new(seed).address,
             self.data,
-            objective=self.objective(name),
-            grid=grid,
+            objective=self.objectives(name)[trial],
+            grid=[],
             tolerance=TOLERANCE,
             training=replace(self.scale.update, learning_rate=rate),
             augmentation=self.scale.augmentation,
@@ -268,7 +273,7 @@ def main() -> int:
         first = bench.scale.seeds[0]
         each(bench.new, {*seeds, first})  # before several pairs want it
         each(bench.old, pairs, [first] * len(pairs))  # before several contenders do
-        each(bench.rate, *zip(*product(pairs, bench.scale.contenders), strict=True))
+        each(bench.choice, *zip(*product(pairs, bench.scale.contenders), strict=True))
         rows = each(bench.row, *zip(*jobs, strict=True))
     figures = {"scale": asdict(bench.scale), "data": bench.data, "rows": rows} | _summary(rows)
     return conclude("updates", _claims(rows), figures, bench.variant)
@@ -290,13 +295,12 @@ def _grid(objective: Objective, points: list[tuple[float, float]] | None) -> lis
     return points if isinstance(objective, RCAT) else published[-len(points) :] if points else []
 
 
-def _figures(run: Run) -> list[dict[str, Any]]:
-    table: list[dict[str, Any]] = json.loads((run.path / "trials.json").read_text())
-    return table
-
-
-def _taken(run: Run) -> dict[str, Any]:
-    return next(row for row in _figures(run) if row["chosen"])
+def _best(runs: Mapping[str, Run]) -> str:
+    """The name of the update that validation prefers, by the rule of `poise update`."""
+    tables = {name: json.loads((run.path / "trials.json").read_text()) for name, run in runs.items()}
+    new = next(row for row in next(iter(tables.values())) if row["trial"] == "new")
+    mine = [Trial(name, next(row for row in table if row["chosen"])) for name, table in tables.items()]
+    return chosen(Trial("new", new), mine, TOLERANCE)[0].name
 
 
 def accuracies(found: Profile) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -120,12 +121,26 @@ def bench_parser(document: str | None, scales: Collection[str]) -> argparse.Argu
 def workers(jobs: int) -> Iterator[Callable[..., list[Any]]]:
     """Processes that share work, one thread each: called like `map`, for a list in the order of its items.
 
+    They end with the process that started them, whatever ended it.
+
     Args:
         jobs: how many.
     """
     spawning = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, spawning, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(jobs, spawning, initializer=_begin) as pool:
         yield lambda work, *items: list(pool.map(work, *items))
+
+
+def _begin() -> None:
+    torch.set_num_threads(1)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

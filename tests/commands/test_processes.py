@@ -84,13 +84,8 @@ def test_processes_killed_and_resumed_in_another_way_take_the_steps_that_one_tak
 
 
 def test_weights_that_are_shared_out_take_the_same_steps(tmp_path):
-    """Batch norm, an average of the weights and a part that is frozen at first, with batches that memory cuts."""
-    words = ["--objective", "averaged", "--transfer", "probe", "--transfer.share", "0.5", "--training.micro_batch", "5"]
-    words = ["finetune", "python:tests.models.factories:normalised", *WORDS, *words, "--training.optimizer", "sgd"]
-    for way, out in (("--multi_gpu", "whole"), ("--use_fsdp", "parts")):
-        finished(launched(2, [*words, "--out", out], tmp_path, way=way))
-    whole, parts = (RunFolder(tmp_path / out) for out in ("whole", "parts"))
-    _same_run(parts, whole)
+    finished(launched(2, [], tmp_path, "tests.commands.sharing", way="--use_fsdp"))
+    _same_run(RunFolder(tmp_path / "parts"), RunFolder(tmp_path / "whole"))
 
 
 def test_what_cannot_be_done_ends_all_processes_and_leaves_nothing(tmp_path):
@@ -104,7 +99,7 @@ def test_what_cannot_be_done_ends_all_processes_and_leaves_nothing(tmp_path):
 
 def test_two_processes_make_the_profile_that_one_makes(tmp_path):
     """Each process attacks half of the images and the main one writes."""
-    threat, training = poise.Threat(epsilon=0.1), poise.Training(epochs=1, batch_size=64)
+    threat, training = poise.Threat(epsilon=0.1), poise.Training(epochs=10, batch_size=32, learning_rate=5e-3)
     options = {"limit": 120, "validate_on": 0, "trackers": ()}
     run = poise.finetune("small", training=training, threat=threat, out=tmp_path / "run", **options)
     one = poise.profile(run.address, suite="fast", soundness=False, out=tmp_path / "one.parquet")

@@ -21,13 +21,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from benchmarks.harness import Bench, Claim, begun, bench_parser, conclude, finished, shown, workers
+from benchmarks.harness import Bench, Claim, begun, bench_parser, conclude, finished, profiled, shown, workers
 from poise.attacks import PGD
 from poise.commands.finetune import finetune
 from poise.commands.mix import Method, mix
-from poise.commands.profile import profile
 from poise.core.threat import Threat
-from poise.evaluation import Curve, Profile, Suite, accuracy_curve, read_profile
+from poise.evaluation import Curve, Profile, Suite, accuracy_curve
 from poise.objectives import Adversarial, Mixing, Standard
 from poise.schedules import Fixed
 from poise.training import Training
@@ -148,27 +147,23 @@ class Frontier(Bench[Scale]):
 
     def judged(self, name: str, address: str) -> Profile:
         """Verdicts on test images at one epsilon; taken up again where they stopped."""
-        path, scale = self.folder / f"{name}.parquet", self.scale
-        if not path.is_file():
-            profile(address, self.data, threat=THREAT, points=[], suite=scale.suite, limit=scale.judged, out=path)
-        return read_profile(path)
+        out, scale = self.folder / f"{name}.parquet", self.scale
+        return profiled(address, self.data, out=out, threat=THREAT, points=[], suite=scale.suite, limit=scale.judged)
 
     def validated(self, address: str) -> float:
         """Robust accuracy on validation images, by the attacks with which mixtures are chosen."""
-        path = self.folder / "validation.parquet"
-        if not path.is_file():
-            profile(
-                address,
-                self.data,
-                threat=THREAT,
-                points=[],
-                suite="fast",
-                split="validation",
-                limit=self.scale.validate_on,
-                soundness=False,
-                out=path,
-            )
-        return accuracy_curve(read_profile(path)).robust.value
+        found = profiled(
+            address,
+            self.data,
+            out=self.folder / "validation.parquet",
+            threat=THREAT,
+            points=[],
+            suite="fast",
+            split="validation",
+            limit=self.scale.validate_on,
+            soundness=False,
+        )
+        return accuracy_curve(found).robust.value
 
 
 def main() -> int:

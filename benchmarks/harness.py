@@ -21,8 +21,10 @@ from typing import Any, Generic, Self, TypeVar
 
 import torch
 
+from poise.commands.profile import profile
 from poise.commands.run import Run
 from poise.core.run_folder import RunFolder
+from poise.evaluation import Profile, read_profile
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -67,6 +69,13 @@ def begun(out: Path) -> bool:
 def finished(out: Path) -> Run | None:
     """The run in this folder, if it came to its end."""
     return Run(RunFolder(out)) if RunFolder(out).weights.is_file() else None
+
+
+def profiled(address: str, data: str | None = None, *, out: Path, **options: Any) -> Profile:
+    """The profile in this file, made by `poise profile` where it is not there yet, or taken up where it stopped."""
+    if not out.is_file():
+        profile(address, data, out=out, **options)
+    return read_profile(out)
 
 
 Scale = TypeVar("Scale")

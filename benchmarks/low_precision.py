@@ -16,14 +16,13 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from statistics import mean
 
-from benchmarks.harness import Bench, Claim, begun, bench_parser, conclude, finished, workers
+from benchmarks.harness import Bench, Claim, begun, bench_parser, conclude, finished, profiled, workers
 from poise.attacks import PGD
 from poise.commands.finetune import finetune
-from poise.commands.profile import profile
 from poise.commands.run import Run
 from poise.core.modes import Precision
 from poise.core.threat import Threat
-from poise.evaluation import accuracy_curve, read_profile
+from poise.evaluation import accuracy_curve
 from poise.objectives import Adversarial
 from poise.training import Training
 
@@ -106,12 +105,8 @@ class LowPrecision(Bench[Scale]):
     def robust(self, precision: Precision, seed: int) -> float:
         """Robust accuracy of that network on test images."""
         run, out = self.run(precision, seed), self.folder / f"{precision}-{seed}.parquet"
-        judged = (
-            read_profile(out)
-            if out.is_file()
-            else profile(run.address, suite="pgd", points=[], soundness=False, limit=self.scale.judged, out=out)
-        )
-        return accuracy_curve(judged).robust.value
+        found = profiled(run.address, out=out, suite="pgd", points=[], soundness=False, limit=self.scale.judged)
+        return accuracy_curve(found).robust.value
 
 
 def main() -> int:

@@ -27,14 +27,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.backbones import Start, Task, start
-from benchmarks.harness import Bench, Claim, begun, bench_parser, conclude, finished, spread, workers
+from benchmarks.harness import Bench, Claim, begun, bench_parser, conclude, finished, profiled, spread, workers
 from poise.attacks import PGD, Attack
 from poise.commands.finetune import finetune
 from poise.commands.fitting.fit import seconds
-from poise.commands.profile import profile
 from poise.commands.run import Run
 from poise.core.threat import Epsilon, Threat
-from poise.evaluation import Suite, accuracy_curve, expected_robustness, read_profile
+from poise.evaluation import Suite, accuracy_curve, expected_robustness
 from poise.objectives import Adversarial, Standard
 from poise.schedules import Adaptive, Automatic, Fixed, Hinge, Linear, Schedule
 from poise.training import Training
@@ -235,10 +234,8 @@ def validated(cell: Cell, folder: Path, data: str) -> float:
 def judged(cell: Cell, folder: Path, data: str) -> dict[str, Any]:
     """The figures of a fine-tuning on test images."""
     run, scale = cell.run(folder, data), SCALES[cell.scale]
-    path = run.path / f"profile-{cell.epsilon[0]}.parquet"
-    if not path.is_file():
-        profile(run.address, threat=Threat(epsilon=cell.epsilon), suite=scale.suite, soundness=False, out=path)
-    found = read_profile(path)
+    out, threat = run.path / f"profile-{cell.epsilon[0]}.parquet", Threat(epsilon=cell.epsilon)
+    found = profiled(run.address, out=out, threat=threat, suite=scale.suite, soundness=False)
     curve, history = accuracy_curve(found), run.history()
     attacked = sum(float(row["epsilon"]) > 0 for row in history)
     steps = scale.attack.steps if isinstance(scale.attack, PGD) else 0
@@ -261,10 +258,9 @@ def strictly(cell: Cell, folder: Path, data: str) -> dict[str, Any]:
     count, threat = scale.plans[cell.backbone].strict, Threat(epsilon=cell.epsilon)
     shares: dict[str, Any] = {}
     for suite in dict.fromkeys(("autoattack", scale.suite)):
-        path = run.path / f"strict-{suite}-{cell.epsilon[0]}.parquet"
-        if not path.is_file():
-            profile(run.address, threat=threat, points=[], suite=suite, limit=count, soundness=False, out=path)
-        shares[suite] = accuracy_curve(read_profile(path)).robust
+        out = run.path / f"strict-{suite}-{cell.epsilon[0]}.parquet"
+        found = profiled(run.address, out=out, threat=threat, points=[], suite=suite, limit=count, soundness=False)
+        shares[suite] = accuracy_curve(found).robust
     return {**asdict(cell), "images": count, **shares}
 
 

@@ -27,16 +27,27 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Bench, Claim, begun, bench_parser, conclude, cut, finished, shown, spread, workers
+from benchmarks.harness import (
+    Bench,
+    Claim,
+    begun,
+    bench_parser,
+    conclude,
+    cut,
+    finished,
+    profiled,
+    shown,
+    spread,
+    workers,
+)
 from poise.attacks import PGD
 from poise.commands.finetune import finetune
-from poise.commands.profile import profile
 from poise.commands.run import Run
 from poise.commands.update import update
 from poise.commands.updating.trials import Trial, chosen, objectives_tried
 from poise.core.threat import Epsilon, Threat
 from poise.data import Augmentation
-from poise.evaluation import Profile, Suite, accuracy_curve, read_profile
+from poise.evaluation import Profile, Suite, accuracy_curve
 from poise.evaluation.flips import flips, join, rate
 from poise.objectives import PCAT, PCT, RCAT, Adversarial, Constrained, Objective
 from poise.schedules import Hinge
@@ -238,9 +249,7 @@ class Updates(Bench[Scale]):
 
     def profile(self, run: Run, out: Path, seed: int = 0) -> Profile:
         """Verdicts on test images."""
-        if out.is_file():
-            return read_profile(out)
-        return profile(run.address, suite=self.scale.suite, limit=self.scale.judged, out=out, seed=seed)
+        return profiled(run.address, out=out, suite=self.scale.suite, limit=self.scale.judged, seed=seed)
 
     def row(self, pair: str, seed: int) -> dict[str, Any]:
         """All contenders of one pair and seed."""

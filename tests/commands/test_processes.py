@@ -69,15 +69,17 @@ def test_two_processes_take_the_steps_that_one_takes(one, tmp_path):
 
 
 def test_processes_killed_and_resumed_in_another_way_take_the_steps_that_one_takes(one, tmp_path):
-    """The weights are in every process, then shared out among them."""
+    """The weights are in every process, then shared out among them, then in every process again."""
     words, folder = ["finetune", MODEL, *WORDS, "--out", "two"], RunFolder(tmp_path / "two")
-    process = launched(2, words, tmp_path)
-    while process.poll() is None and not list(folder.checkpoints.glob("epoch-0000[1-9]*/position.json")):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
-    assert not folder.weights.exists(), told[-3000:]
-    finished(launched(2, [*words, "--resume"], tmp_path, way="--use_fsdp"))
+    again = [*words, "--resume"]
+    for given, way, reached in ((words, "--multi_gpu", "epoch-0000[1-9]*"), (again, "--use_fsdp", "epoch-0000[2-9]*")):
+        process = launched(2, given, tmp_path, way=way)
+        while process.poll() is None and not list(folder.checkpoints.glob(f"{reached}/position.json")):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=60)
+        assert not folder.weights.exists(), told[-3000:]
+    finished(launched(2, again, tmp_path))
     _same_run(folder, one)
 
 

@@ -20,7 +20,7 @@ pytest.importorskip("pyautoattack", reason="the official AutoAttack (pip install
 pytestmark = pytest.mark.filterwarnings("ignore")  # not ours to mend
 
 BUDGETS = {"linf": 0.15, "l2": 0.8, "l1": 2.0}
-COUNT = 200
+COUNT = 320
 QUERIES = 500
 SEEDS = {"apgd-ce": range(5), "apgd-dlr": range(5), "apgd-t": (0,), "fab-t": (0,), "square": (0,)}
 """One start of an untargeted search leaves a point or two to chance; nine targets do not."""

@@ -12,13 +12,13 @@ from torch import nn
 
 from poise.core.batch import Batch
 from poise.core.misuse import Misuse
+from poise.core.streams import Stream
 from poise.objectives import AWP, Adversarial, Averaged, Mixing, Step
 from poise.training import Training, sharding
 from poise.training.gradients import Gradients
 from poise.training.processes import Processes
 from poise.training.sharding import FLAG, check_sharding, gathered, own_part, sharded, shared_like
 from tests.linear import batch
-from tests.objectives.test_wrappers import STREAM
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def _attempted(model: nn.Module, images: int, *, sharded: bool) -> dict[str, tor
     whole = batch(8, (4,), 3)
     part = Batch(whole.images[:images], whole.labels[:images], whole.ids[:images])
     gradients = Gradients(Adversarial(), _Plain(), _OneOfTwo(sharded=sharded), None, lambda _: None)
-    return gradients._attempt(Step(model, part, 0.1, "linf", STREAM), 8)[0]
+    return gradients._attempt(Step(model, part, 0.1, "linf", Stream.seeded(0)), 8)[0]
 
 
 def test_a_process_without_images_keeps_pace_and_changes_nothing():

@@ -20,7 +20,8 @@ from poise.core.modes import Precision, evaluating, exact, precision
 _SLACK = 1e-4
 """By how much a shadow's logits may be off on the sample, as a share of the largest."""
 _CLOSE = 10 * _SLACK
-_SAMPLE = 2
+SAMPLE = 2
+"""Examples on which a shadow has to agree."""
 _WITH_ACTIVATION = "BatchNormAct2d"
 """timm's layer: a batch norm, then its `drop` and its `act`."""
 
@@ -77,7 +78,7 @@ class Shadow:
             images: examples, on the model's device, of which the first few are looked at.
             kind: precision of forward passes through the shadow.
         """
-        images = images[:_SAMPLE]
+        images = images[:SAMPLE]
         with evaluating(model):
             pairs = _pairs(model, images)
         if not pairs:

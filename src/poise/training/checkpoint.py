@@ -16,6 +16,8 @@ from poise.core.files import write_text, written_whole
 from poise.core.misuse import Misuse
 from poise.training.sharding import gathered, shared_like
 
+Tensors = Mapping[str, Tensor]
+
 _SEPARATOR = "|"
 
 
@@ -44,13 +46,10 @@ class Position:
     micro_batch: int | None = None
 
 
-Tensors = Mapping[str, Tensor]
+def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer, memory: Tensors, *, keep: bool) -> dict[str, Tensors]:
+    """All tensors of a checkpoint, whole, by file; every process must call it.
 
-
-def snapshot(
-    model: nn.Module, optimizer: torch.optim.Optimizer, memory: Tensors, *, keep: bool
-) -> dict[str, dict[str, Tensor]]:
-    """All tensors of a checkpoint, whole and in the host's memory, by file; every process must call it.
+    Those that lie in the host's memory come as they are, so that they are to be saved before the next step.
 
     Args:
         model: the network.
@@ -60,7 +59,7 @@ def snapshot(
     """
     parts = {"model": model.state_dict(), "optimizer": _optimizer_state(model, optimizer), "objective": memory}
     return {
-        file: {name: tensor.detach().cpu().contiguous().clone() for name, tensor in gathered(tensors) if keep}
+        file: {name: tensor.detach().cpu() for name, tensor in gathered(tensors) if keep}
         for file, tensors in parts.items()
     }
 
@@ -78,8 +77,7 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensors], position: Posi
     shutil.rmtree(partial, ignore_errors=True)
     try:
         for file, found in tensors.items():
-            with written_whole(partial / f"{file}.safetensors") as path:
-                path.write_bytes(save(dict(found)))  # a full disk is then an OSError like any other
+            _save_tensors(partial / f"{file}.safetensors", found)
         write_text(partial / "position.json", json.dumps(asdict(position)))
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
@@ -124,6 +122,12 @@ def load_checkpoint(
     if position.task != task:
         raise Misuse(f"{newest} is of another run: the training images, or the weights it started from, have changed")
     return position, remembered
+
+
+def _save_tensors(path: Path, tensors: Tensors) -> None:
+    with written_whole(path) as partial:
+        plain = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+        partial.write_bytes(save(plain))  # a full disk is then an OSError like any other
 
 
 def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

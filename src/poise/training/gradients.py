@@ -77,22 +77,8 @@ class Gradients:
 
     def _attempt(self, step: Step, count: int) -> tuple[dict[str, Tensor], bool]:
         """This process's part of the terms, and whether memory sufficed."""
-        terms: dict[str, Tensor] = {}
-        synced = any(isinstance(module, nn.SyncBatchNorm) for module in step.model.modules())
-        pieces = self._pieces(step, together=synced or self.processes.sharded)
-        # Batch norms that look at all processes would wait for one that has no images.
-        alone = synced and self.processes.any(not pieces or not len(pieces[-1].batch))
         try:
-            with steady(step.model, alone):
-                for piece in pieces:
-                    share = len(piece.batch) / count
-                    if not share:
-                        self._keep_pace(piece)
-                        continue
-                    found = self.objective.terms(piece)
-                    self.accelerator.backward(found["loss"] * share)
-                    for name, term in found.items():
-                        terms[name] = terms.get(name, 0) + term.detach() * share
+            return self._terms(step, count), True
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -102,7 +88,26 @@ class Gradients:
                     "set training.micro_batch to the most images at a time that fit"
                 ) from error
             return {}, False
-        return terms, True
+
+    def _terms(self, step: Step, count: int) -> dict[str, Tensor]:
+        """This process's part of the terms; its part of the gradient is added to what the parameters hold."""
+        several = self.processes.count > 1
+        synced = several and any(isinstance(module, nn.SyncBatchNorm) for module in step.model.modules())
+        pieces = self._pieces(step, together=synced or self.processes.sharded)
+        # Batch norms that look at all processes would wait for one that has no images.
+        alone = synced and self.processes.any(not pieces or not len(pieces[-1].batch))
+        terms: dict[str, Tensor] = {}
+        with steady(step.model, alone):
+            for piece in pieces:
+                if len(piece.batch):
+                    share = len(piece.batch) / count
+                    found = self.objective.terms(piece)
+                    self.accelerator.backward(found["loss"] * share)
+                    for name, term in found.items():
+                        terms[name] = terms.get(name, 0) + term.detach() * share
+                elif self.processes.sharded:
+                    self._keep_pace(piece)
+        return terms
 
     def _pieces(self, step: Step, *, together: bool) -> list[Step]:
         """The step in as few pieces as memory holds, or in as many as the other processes have."""
@@ -110,9 +115,7 @@ class Gradients:
         return _cut(step, self.processes.most(number) if together else number)
 
     def _keep_pace(self, step: Step) -> None:
-        """Where weights are shared out, take the passes of the others, with a blank image that counts for nothing."""
-        if not self.processes.sharded:
-            return
+        """Take the passes that the other processes take, with a blank image that counts for nothing."""
         batch, epsilon = step.batch, step.epsilon
         blank = Batch(*(each.new_zeros(1, *each.shape[1:]) for each in (batch.images, batch.labels, batch.ids)))
         budget = epsilon.new_ones(1) if isinstance(epsilon, Tensor) else epsilon
@@ -132,7 +135,7 @@ class Gradients:
 
 
 def _cut(step: Step, number: int) -> list[Step]:
-    """A step in so many pieces of nearly equal size, the last of which may be empty."""
+    """A step in so many pieces of nearly equal size, the last of them empty where images are fewer."""
     if not number:
         return []
     batch, epsilon = step.batch, step.epsilon

@@ -27,7 +27,7 @@ _NO_BLOCKS = (BATCH_NORM, nn.ModuleList, nn.ModuleDict)
 
 def sharded() -> bool:
     """Whether the launcher wants the weights shared out, and there is more than one process to do so."""
-    return _said(FLAG) and process_state().num_processes > 1
+    return told(FLAG) and process_state().num_processes > 1
 
 
 def check_sharding(objective: Objective, options: Training) -> None:
@@ -47,8 +47,8 @@ def check_sharding(objective: Objective, options: Training) -> None:
         f"the objective {type(objective).__name__}": not objective.shardable,
         "training.compile": options.compile,
         "fp16 (take bf16)": options.precision == "fp16",
-        "--fsdp_offload_params": _said("FSDP_OFFLOAD_PARAMS"),
-        "--fsdp_activation_checkpointing": _said("FSDP_ACTIVATION_CHECKPOINTING"),
+        "--fsdp_offload_params": told("FSDP_OFFLOAD_PARAMS"),
+        "--fsdp_activation_checkpointing": told("FSDP_ACTIVATION_CHECKPOINTING"),
     }
     if found := [what for what, is_so in refused.items() if is_so]:
         raise Misuse(f"{found[0]} does not go with FSDP; launch with plain data parallelism (--multi_gpu)")
@@ -120,5 +120,6 @@ def _blocks(network: nn.Module) -> list[nn.Module]:
     ]
 
 
-def _said(variable: str) -> bool:
+def told(variable: str) -> bool:
+    """Whether the launcher, in an environment variable of its own, says yes."""
     return os.environ.get(variable, "").lower() in {"true", "1"}

@@ -18,11 +18,10 @@ from poise.core.processes import process_state
 from poise.core.run_folder import RunFolder
 from poise.models import Classifier
 from poise.training.options import Training
-from poise.training.sharding import FLAG
+from poise.training.sharding import FLAG, told
 from poise.training.tracking import start_trackers
 
 _LEFT_BY_ACCELERATE = ("forward", "_original_forward", "_is_accelerate_prepared")
-_UNSUPPORTED = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 
 
 def check_surroundings(options: Training) -> None:
@@ -32,11 +31,11 @@ def check_surroundings(options: Training) -> None:
         Misuse: for DeepSpeed and Megatron, and for synced batch norm on several processes without GPUs.
     """
     state = process_state()
-    asked = [name for variable, name in _UNSUPPORTED.items() if os.environ.get(variable, "").lower() in {"true", "1"}]
-    if asked or str(state.distributed_type.value).startswith("MEGATRON"):
+    megatron = str(state.distributed_type.value).startswith("MEGATRON")
+    if megatron or told("ACCELERATE_USE_DEEPSPEED"):
         raise Misuse(
-            f"{asked[0] if asked else 'Megatron'} is not supported; launch with plain data parallelism (accelerate "
-            "launch --multi_gpu) or, where a network's training does not fit into one device, with --use_fsdp"
+            f"{'Megatron' if megatron else 'DeepSpeed'} is not supported; launch with plain data parallelism "
+            "(accelerate launch --multi_gpu) or, where a training does not fit into one device, with --use_fsdp"
         )
     if options.batch_norm == "synced" and state.num_processes > 1 and state.device.type == "cpu":
         raise Misuse("training.batch_norm synced needs GPUs; choose local or frozen")

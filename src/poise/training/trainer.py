@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from poise.core.batch import Batch
 from poise.core.files import digest_words, held
-from poise.core.folding import Shadow
+from poise.core.folding import SAMPLE, Shadow
 from poise.core.misuse import Misuse
 from poise.core.modes import BATCH_NORM, evaluating, frozen
 from poise.core.progress import Watch, unwatched
@@ -34,7 +34,6 @@ from poise.training.surroundings import accelerated, plain, surrounded
 from poise.training.task import Noted, Task, Validate
 from poise.training.transfer.transfer import open_to, trainable
 
-_SAMPLE = 2
 _LOOK = 50
 """Steps between two looks at whether loss and weights are still numbers; each waits for the device."""
 
@@ -106,14 +105,13 @@ class _Loop:
         tell: Tell,
     ) -> None:
         self.task, self.folder, self.accelerator, self.names, self.tell = task, folder, accelerator, names, tell
-        self.given, self.sharded = given, given is not task.classifier
-        options, self.device = task.options, accelerator.device
+        options, self.given, self.device = task.options, given, accelerator.device
         self.stream = Stream.seeded(task.seed).fold("training")
         self.images = _placed(task.images, self.device)
         self.batches = batches_per_epoch(len(self.images), options.batch_size, training=True)
-        self.processes = Processes(sharded=self.sharded)
+        self.processes = Processes(sharded=given is not task.classifier)
         open_to(task.classifier, names)
-        self.sample = self.images.images(torch.arange(min(_SAMPLE, len(self.images)))).to(self.device)
+        self.sample = self.images.images(torch.arange(min(SAMPLE, len(self.images)))).to(self.device)
         self.shadow = self._shadow()
         self.plain_optimizer = make_optimizer(task.classifier, options, task.transfer.layer_decay)
         agree("the newest checkpoint that they see", str(newest_checkpoint(folder.checkpoints)))
@@ -159,10 +157,15 @@ class _Loop:
             self.tell(f"from epoch {epoch + 1} on, {trained:,} of {total:,} weights are trained")
 
     def _shadow(self) -> Shadow | None:
-        """What attacks follow in the network's place; nothing where it is compiled, which does the same and more."""
+        """What attacks follow in the network's place.
+
+        Nothing where it is compiled, which does the same and more, and where no process has all of its weights.
+        """
         options, classifier = self.task.options, self.task.classifier
+        if options.compile or self.processes.sharded:
+            return None
         with plain(classifier):
-            return None if options.compile or self.sharded else Shadow.of(classifier, self.sample, options.precision)
+            return Shadow.of(classifier, self.sample, options.precision)
 
     def _check_shadow(self) -> None:
         """Let go of a shadow that no longer does what the network does."""
@@ -260,7 +263,7 @@ class _Loop:
                 yield self.given
         finally:
             self._put(kept)
-            if self.sharded:
+            if self.processes.sharded:
                 self.given.cpu()
 
     def _put(self, weights: Mapping[str, torch.Tensor]) -> None:
@@ -270,7 +273,7 @@ class _Loop:
 
     def _hand_over(self) -> None:
         """Give whoever asked for the training its classifier, whole."""
-        if self.sharded:
+        if self.processes.sharded:
             self.given.to(self.device)
             place = self.given.state_dict()
             for name, tensor in gathered(self.task.classifier.state_dict()):

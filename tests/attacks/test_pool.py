@@ -52,6 +52,18 @@ def _run(pool, search, items):
         return {o.item.row: o.image for outcomes in pool.run(search, deque(items)) for o in outcomes}
 
 
+def test_every_example_is_fetched_once_an_item_where_the_slots_are_given():
+    fetched = []
+
+    def fetch(rows):
+        fetched.extend(rows.tolist())
+        return DATA.select(rows)
+
+    with Pool(model=_network(), fetch=fetch, slots=5).open() as pool:
+        deque(pool.run(SEARCHES[0], deque(_items("linf"))), maxlen=0)
+    assert sorted(fetched) == list(range(23))
+
+
 @pytest.mark.parametrize("search", SEARCHES, ids=lambda search: f"{search.name}-{search.norm}")
 def test_outcomes_are_the_same_for_any_number_of_slots_and_any_order(search):
     model, items = _network(), _items(search.norm)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from poise.attacks import APGD, PGD
+from poise.attacks import APGD, PGD, Square
 from poise.attacks.pool import Item, Pool
-from poise.attacks.slopes import differentiated
+from poise.attacks.slopes import differentiated, finite
 from poise.core.batch import Batch
 from poise.core.losses import cross_entropy
 from poise.core.modes import exact
@@ -51,6 +51,52 @@ def test_a_loss_that_does_not_depend_on_the_points_has_no_slope():
     for logits in (torch.rand(3, 2), points * 0):
         loss, gradient = differentiated(lambda found: found[:, 0], logits, points)
         assert (loss.shape, gradient.abs().sum()) == ((3,), 0)
+
+
+class _Square(nn.Module):
+    """Half an ellipse as a loss of two classes: its slope is infinite where a pixel is 0."""
+
+    def forward(self, images):
+        lead = (images.flatten(1).sqrt() - 0.5).sum(1)
+        return torch.stack([lead, torch.zeros_like(lead)], 1)
+
+
+def test_an_infinite_slope_stops_no_attack():
+    images = torch.full((4, 1, 3, 3), 0.36)
+    images[:, :, 0, 0] = 0
+    data = Batch(images, torch.zeros(4, dtype=torch.int64), torch.arange(4))
+    for attack in (APGD(norm="l2", stream=STREAM, steps=20), APGD(norm="l1", stream=STREAM, steps=20)):
+        pool = Pool(model=_Square(), fetch=data.select, slots=4)
+        with pool.open():
+            items = deque(Item(row, {"l2": 0.6, "l1": 1.5}[attack.norm]) for row in range(4))
+            assert all(o.image is not None for part in pool.run(attack, items) for o in part)
+
+
+def test_what_is_no_number_is_nothing_and_what_is_infinite_as_large_as_the_largest():
+    slope = torch.tensor([[1.0, -2.0, torch.inf, -torch.inf, torch.nan], [torch.inf, 0, -torch.inf, 0, torch.nan]])
+    expected = torch.tensor([[1.0, -2.0, 2.0, -2.0, 0.0], [1.0, 0.0, -1.0, 0.0, 0.0]])
+    assert torch.equal(finite(slope), expected)
+    plain = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(finite(plain), plain)
+
+
+@pytest.mark.parametrize("search", [APGD(norm="linf", stream=STREAM, steps=20), Square(norm="linf", stream=STREAM)])
+def test_what_overflows_in_fp16_is_asked_about_again(search):
+    """Activations of 10^5 and more: to fp16 they are infinite, and no attack would move."""
+    model = _confident(1.0)
+    with torch.no_grad():
+        for parameter in model[1].parameters():
+            parameter.mul_(3e5)
+        model[3].weight.mul_(1e-4)
+    data, broken = _data(model, 60), {}
+    for proposing in ("fp32", "fp16"):
+        pool = Pool(model=model, fetch=data.select, slots=60, proposing=proposing)
+        with pool.open():
+            items = deque(Item(row, 0.06) for row in range(60))
+            outcomes = [o for part in pool.run(search, items) for o in part]
+        broken[proposing] = sum(outcome.image is not None for outcome in outcomes)
+    assert broken["fp32"] > 20
+    assert abs(broken["fp32"] - broken["fp16"]) <= 3
 
 
 @pytest.mark.parametrize("kind", ["bf16", "fp16"])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from poise.attacks.driver import run_search
-from poise.attacks.itinerary import window_share
+from poise.attacks.itinerary import draw, mask_and_signs, planned, window_share
 from poise.attacks.proposals import moved_mass, tile_count
 from poise.attacks.square import Square
 from poise.attacks.windows import Windows, as_grid, window_sides
@@ -50,6 +50,14 @@ def test_in_l2_and_l1_it_needs_a_larger_budget_but_most_examples_fall(norm, shap
     search = Square(norm=norm, stream=STREAM, steps=500)
     assert fooled(search, model, data, 3 * radius).float().mean() > 0.8
     assert not fooled(search, model, data, 0.99 * radius).any()
+
+
+def test_windows_of_long_signals_are_where_they_should_be():
+    """Positions beyond 32,767 do not fit into 16 bits."""
+    ids, grid = torch.arange(50), (1, 40_000, 1)
+    plan = draw(STREAM.fold("long"), ids, torch.zeros(50, dtype=torch.int64), torch.tensor([[32_000, 1]]), grid)
+    mask, _ = mask_and_signs(planned(plan, torch.ones(50, dtype=torch.int64)), grid)
+    assert (mask.flatten(1).sum(1) == 32_000).all()
 
 
 @pytest.mark.parametrize("shape", ANY_SHAPE)

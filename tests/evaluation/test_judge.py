@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -21,9 +22,9 @@ BUDGET = {"linf": 0.05, "l2": 0.3, "l1": 1.5}
 def _examined(classifier, images, **options):
     norm = options.pop("norm", "linf")
     options = {"suite": "pgd"} | options
-    journal = options.pop("journal", None)
+    journal, whole = options.pop("journal", None), options.pop("whole", None)
     examination = Examination(threat=Threat(norm=norm, epsilon=BUDGET[norm]), **options)
-    return examine(classifier, images, examination, model_address="made", journal=journal)
+    return examine(classifier, images, examination, model_address="made", journal=journal, whole=whole)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -194,6 +195,36 @@ def test_a_journal_of_something_else_is_refused_by_name(tmp_path):
     (tmp_path / "p.parquet.journal.0").write_bytes(b"garbage\n")
     with pytest.raises(Misuse, match="is no journal of a profile"):
         _examined(classifier, images, journal=path)
+
+
+@pytest.mark.parametrize("begun", ["part", "whole"])
+def test_a_journal_of_other_images_of_the_same_set_is_refused(tmp_path, begun):
+    classifier = small_network().eval()
+    images = random_images(classifier, 6)
+    part, path = images.select(torch.arange(3, 6)), tmp_path / "p.parquet"
+    calls = [{"images": part, "whole": images}, {"images": images}]
+    for call, line in zip(calls[:: 1 if begun == "part" else -1], ("", r"begun with another part \("), strict=True):
+        with pytest.raises(Misuse, match=line) if line else nullcontext():
+            _examined(classifier, call.pop("images"), journal=path, **call)
+
+
+class _UnderInference(nn.Module):
+    """A convolution and a batch norm whose answer is an inference tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = small_network().network
+
+    @torch.inference_mode()
+    def forward(self, images):
+        return self.inner(images)
+
+
+def test_a_model_that_predicts_under_inference_mode_is_judged_without_gradients():
+    classifier = small_network().eval()
+    images = random_images(classifier, 6)
+    classifier.network = _UnderInference().eval()
+    assert (_examined(classifier, images, suite="autoattack", points=()).robust()[:, 0]).any()
 
 
 def test_two_shares_make_the_whole():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from poise.attacks.search import Answer, Problem, Search
+from poise.attacks.slopes import finite
 from poise.core.losses import misclassified
 from poise.core.modes import Precision, exact, precision
 from poise.core.norms import inside
@@ -39,7 +40,9 @@ def ask_model(
     """What a search wants to know about points: a forward pass, and a backward pass to the points where it asks for it.
 
     Losses and gradients have the points' dtype, whatever precision the model answers in; weights' `.grad` are not
-    touched. Of several passes losses and gradients are averaged, and the logits are logarithms of the mean softmax.
+    touched. Gradients are finite. Rows that overflow in fp16 are asked about again in full precision; to see whether
+    there are any, every answer in fp16 waits for the device. Of several passes losses and gradients are averaged, and
+    the logits are logarithms of the mean softmax.
 
     Args:
         search: the attack.
@@ -63,10 +66,22 @@ def ask_model(
 def _one_pass(
     search: Search, model: nn.Module, problem: Problem, points: Tensor, kind: Precision, gradient: bool
 ) -> Answer:
+    """An answer in low precision; in full precision where fp16, which ends at 65504, overflowed."""
+    answer = _said(search, model, problem, points, kind, gradient)
+    if kind == "fp16" and len(rows := answer.unusable().nonzero()[:, 0]):
+        answer = answer.updated(rows, _said(search, model, problem.select(rows), points[rows], "fp32", gradient))
+    return answer if answer.gradient is None else replace(answer, gradient=finite(answer.gradient))
+
+
+def _said(
+    search: Search, model: nn.Module, problem: Problem, points: Tensor, kind: Precision, gradient: bool
+) -> Answer:
     with torch.set_grad_enabled(gradient):
         leaf = points.detach().requires_grad_(gradient)
         with precision(kind, points.device):
             logits = model(leaf).to(leaf.dtype)
+        if logits.is_inference():  # of a model that predicts under inference mode
+            logits = logits.clone()
         if not gradient:
             return Answer(logits, search.loss(problem, logits), None)
         loss, slope = search.differentiate(problem, logits, leaf)

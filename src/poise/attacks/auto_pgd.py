@@ -14,7 +14,7 @@ from poise.attacks.attack import Attack, Loss, followed, idle, radii
 from poise.attacks.pgd import attackable
 from poise.attacks.rows import choose
 from poise.attacks.search import Answer, Problem, State
-from poise.attacks.slopes import differentiated
+from poise.attacks.slopes import differentiated, finite
 from poise.core.batch import Batch
 from poise.core.losses import cross_entropy
 from poise.core.misuse import Misuse
@@ -97,4 +97,4 @@ def _answer(model: nn.Module, points: Tensor, labels: Tensor, loss: Loss, *, slo
     if not sloped:
         return Answer(logits, loss(logits, labels), None)
     found, gradient = differentiated(lambda seen: loss(seen, labels), logits, leaf)
-    return Answer(logits.detach(), found, gradient)
+    return Answer(logits.detach(), found, finite(gradient))

@@ -86,7 +86,8 @@ def _drawn(stream: Stream, ids: Tensor, first: Tensor, size: Tensor, grid: tuple
     corner, other = ((chances[..., at : at + 2] * (room + 1)).long().minimum(room) for at in (0, 2))
     coins = torch.where(chances[..., _CHANCES - 1 :] < 0.5, -1, 1)
     bounds = torch.stack([corner, corner + size], dim=3).flatten(2)
-    plan: Tensor = F.pad(torch.cat([bounds, other, coins], dim=2).to(torch.int16), (0, 0, 1, 1))
+    kind = torch.int16 if max(height, width) <= torch.iinfo(torch.int16).max else torch.int32
+    plan: Tensor = F.pad(torch.cat([bounds, other, coins], dim=2).to(kind), (0, 0, 1, 1))
     return plan
 
 

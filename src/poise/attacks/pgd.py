@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from poise.attacks.attack import Attack, Loss, followed, idle, radii
-from poise.attacks.slopes import differentiated
+from poise.attacks.slopes import differentiated, finite
 from poise.core.batch import Batch
 from poise.core.losses import cross_entropy
 from poise.core.misuse import Misuse
@@ -117,7 +117,7 @@ def image_gradient(
     with torch.enable_grad():
         leaf = images.detach().requires_grad_()
         logits = model(leaf).to(leaf.dtype)
-    return differentiated(lambda found: loss(found, labels), logits, leaf)[1]
+    return finite(differentiated(lambda found: loss(found, labels), logits, leaf)[1])
 
 
 def sparse_direction(

@@ -22,7 +22,7 @@ from poise.attacks.crew import Crew, Item, Outcome
 from poise.attacks.room import Room
 from poise.attacks.search import Problem, Search
 from poise.attacks.stand_in import StandIns
-from poise.core.batch import Batch, sent
+from poise.core.batch import Batch, device_of, sent
 from poise.core.losses import misclassified
 from poise.core.memory import out_of_memory
 from poise.core.misuse import Misuse
@@ -83,9 +83,7 @@ class Pool:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return next(
-            (tensor.device for tensor in (*self.model.parameters(), *self.model.buffers())), torch.device("cpu")
-        )
+        return device_of(self.model)
 
     @contextmanager
     def open(self) -> Iterator[Pool]:
@@ -136,7 +134,7 @@ class Pool:
 
     def _manned(self, search: Search, waiting: deque[Item], crew: Crew | None) -> Crew:
         """The crew with every free slot taken by the next waiting item, where the rhythm lets items begin."""
-        if waiting:
+        if waiting and not self._room.chosen:
             self.measure(self.fetch(torch.tensor([waiting[0].row])).images)
         free = self._room.slots - (len(crew) if crew else 0)
         if crew is not None and (crew.beat % len(search.rhythm) or not waiting or free < 1):

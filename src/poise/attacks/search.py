@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from functools import partial
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -64,6 +65,20 @@ class Answer:
     logits: Float[Tensor, "n classes"]
     loss: Float[Tensor, " n"]
     gradient: Float[Tensor, "n *shape"] | None
+
+    def unusable(self) -> Bool[Tensor, " n"]:
+        """Which rows hold an entry that is infinite or no number."""
+        parts = (self.logits,) if self.gradient is None else (self.logits, self.gradient.flatten(1))
+        return torch.stack([~part.isfinite().all(1) for part in parts]).any(0)
+
+    def updated(self, rows: Int[Tensor, " m"], other: Answer) -> Answer:
+        """This answer with other ones at some rows."""
+        gradient = None
+        if self.gradient is not None and other.gradient is not None:
+            gradient = self.gradient.index_copy(0, rows, other.gradient)
+        return Answer(
+            self.logits.index_copy(0, rows, other.logits), self.loss.index_copy(0, rows, other.loss), gradient
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,17 @@ def differentiated(
     return found.detach(), way.ldexp(exponent.view(-1, *(1,) * (points.ndim - 1)))
 
 
+def finite(way: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
+    """A gradient that no single pixel brings to a halt, as the slope of a square root at 0 would.
+
+    An entry that is infinite becomes as large as the largest finite one of its row, one that is no number 0.
+    """
+    flat = way.flatten(1)
+    largest = torch.where(flat.isfinite(), flat.abs(), 0).amax(1)
+    bound = torch.where(largest > 0, largest, 1).view(-1, *(1,) * (way.ndim - 1))
+    return way.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf).clamp(-bound, bound)
+
+
 def _gradient(value: Tensor, by: Tensor, pull: Tensor | None = None, *, again: bool = False) -> Tensor:
     if not value.requires_grad:
         return torch.zeros_like(by)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,18 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def select(self, rows: Int[Tensor, " m"] | Bool[Tensor, " n"]) -> Batch:
+    def select(self, rows: Int[Tensor, " m"] | Bool[Tensor, " n"] | slice) -> Batch:
         """The examples at these rows, or where the mask is true."""
         return Batch(self.images[rows], self.labels[rows], self.ids[rows])
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
         return Batch(self.images.to(device), self.labels.to(device), self.ids.to(device))
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model computes: where its first weight is, or its first buffer; the CPU where it has neither."""
+    return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
 
 
 def sent(tensor: Shaped[Tensor, "*shape"], device: torch.device) -> Shaped[Tensor, "*shape"]:

@@ -79,11 +79,11 @@ class Shadow:
             kind: precision of forward passes through the shadow.
         """
         images = images[:SAMPLE]
-        with evaluating(model):
-            pairs = _pairs(model, images)
-        if not pairs:
-            return None
         try:
+            with evaluating(model):
+                pairs = _pairs(model, images)
+            if not pairs:
+                return None
             shared: dict[int, object] = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
             copied = copy.deepcopy(model, shared)
             folds = [_folding(model, copied, *pair) for pair in pairs.items()]

@@ -40,8 +40,8 @@ class Notes:
         keep: tuple[Ask, Fetch] | None = None,
     ) -> None:
         self._path, self._shape = path, tuple(images.shape)
-        part = {} if len(images) == header.whole else {"part": digest_words(images.ids)}
-        conditions: dict[str, str | bool] = {"keep_adversarials": keep is not None, **part}
+        part = f"{len(images)} of {header.whole} images, {digest_words(images.ids)}"
+        conditions: dict[str, str | bool] = {"keep_adversarials": keep is not None, "part": part}
         self._journal = Journal(path, header, len(images), units, rank, conditions)
         self._images = ImageJournal(path, self._journal.mark, len(images), rank) if keep else None
         self._keeper = Keeper(*keep, header, self._images) if keep and self._images else None

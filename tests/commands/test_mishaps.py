@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import poise
@@ -142,6 +143,22 @@ def test_an_output_that_is_no_number_is_wrong_and_never_robust(tmp_path, monkeyp
     )
     assert np.isnan(made.margins).all()
     assert (made.broken_from == 0).all()
+
+
+def test_a_model_is_checked_on_images_of_all_classes_of_a_folder_that_is_sorted(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat", "dog", "eel"):
+        for split, count in (("train", 20), ("test", 40)):
+            folder = Path("pets") / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(np.full((8, 8, 3), number, dtype=np.uint8)).save(folder / f"{number}.png")
+    monkeypatch.setattr("poise.commands.profile.inspect_model", lambda model, batch, *_: seen.append(batch) or ())
+    poise.profile(
+        "small", "folder:pets", weights="random", suite="fast", threat=poise.Threat(epsilon=0.0), out="p.parquet"
+    )
+    assert set(seen[0].labels.tolist()) == {0, 1, 2}
 
 
 def test_a_double_precision_model_is_profiled_in_double_precision(tmp_path, monkeypatch):

@@ -172,7 +172,7 @@ def profile(
         return result
     result = _certified_as(result, earlier)
     if soundness:
-        again = inspect_profile(result, classifier, images, steps=_STEPS[suite])
+        again = inspect_profile(result, classifier, images, steps=_STEPS[suite], at_once=batch_size)
         result = replace(result, findings=overrule((*findings, *again), allow))
     write_profile(result, target)
     if not keep_adversarials:
@@ -187,8 +187,9 @@ def _model_findings(
     classifier: Classifier, images: ImageSet, examination: Examination, allow: Sequence[str]
 ) -> tuple[Finding, ...]:
     """What speaks against attacking this model at all, before hours are spent on it."""
-    probe = next(batches(images, batch_size=min(_PROBES, len(images)), device=classifier.device))
     stream = Stream.seeded(examination.seed).fold("soundness")
+    some = stream.fold("probes").permutation(len(images))[:_PROBES].sort().values  # data are often sorted by class
+    probe = next(batches(images.select(some), batch_size=len(some), device=classifier.device))
     findings = overrule(inspect_model(classifier, probe, examination.threat, stream), allow)
     if objections := blocked(findings):
         named = "; ".join(f"{found.check}: {found.evidence}: {CHECKS[found.check]}" for found in objections)

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from poise.core.misuse import Misuse
+from poise.evaluation.soundness.catalogue import MODEL_CHECKS, RETRIAL_CHECKS
 from poise.evaluation.soundness.convergence import Convergence
 from poise.evaluation.soundness.examined import Examined
 from poise.evaluation.soundness.planting import Planted, _plant
 from poise.evaluation.soundness.probing import neighbours
 from poise.evaluation.soundness.sanity import MoreBudget, SingleStep, Vanishing
 from tests.evaluation.profiles import profile
-from tests.evaluation.soundness.subjects import Around, digits, examined, healthy, made
+from tests.evaluation.soundness.subjects import Around, batch, digits, examined, healthy, made, subject
 
 ALL = [Vanishing(), SingleStep(), MoreBudget(), Convergence(), Planted()]
 
@@ -203,8 +204,44 @@ def test_a_sample_is_random_bounded_and_the_same_every_time():
     assert not np.array_equal(rows, np.arange(10))
 
 
+class _Cramped(nn.Module):
+    """A network that has memory for so many images."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.inner, self.most, self.seen = healthy(), most, []
+        self.eval()
+
+    def forward(self, images):
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("no memory")
+        self.seen.append(len(images))
+        return self.inner(images)
+
+
+@pytest.mark.parametrize("check", RETRIAL_CHECKS, ids=lambda check: check.name)
+def test_a_check_finds_the_same_whatever_fits_into_memory(check):
+    given = examined(healthy(), digits(20))
+    whole, cramped, roomy = check.inspect(given), _Cramped(7), _Cramped(20)
+    assert check.inspect(replace(given, model=cramped)) == whole
+    assert check.inspect(replace(given, model=roomy, at_once=6)) == whole
+    assert max(roomy.seen) == 6
+
+
+@pytest.mark.parametrize("check", MODEL_CHECKS, ids=lambda check: check.name)
+def test_a_model_is_checked_whatever_fits_into_memory(check):
+    given = subject(_Cramped(5), data=batch(digits(20)))
+    assert check.inspect(given).status == check.inspect(replace(given, model=healthy())).status
+
+
+def test_a_model_without_weights_is_checked_where_its_buffers_are():
+    model = nn.BatchNorm1d(2, affine=False).double()
+    given = replace(examined(healthy(), digits(2)), model=model)
+    assert given.batch(np.array([1])).images.dtype == torch.float64
+
+
 def test_other_images_and_empty_samples_are_refused():
     with pytest.raises(Misuse, match="the same images in the same order; digits"):
         Examined(profile=profile([2, 2]), model=healthy(), images=digits(2))
-    with pytest.raises(Misuse, match="sample and steps must be at least 1; got 0 and 100"):
+    with pytest.raises(Misuse, match="sample must be at least 1; got 0"):
         examined(healthy(), digits(2), sample=0)

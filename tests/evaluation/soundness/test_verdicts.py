@@ -48,5 +48,11 @@ def test_one_contradiction_blocks_and_is_named(fault):
     assert found.evidence.startswith("1 of 3 rows contradict themselves: image/")
 
 
+@pytest.mark.parametrize(("prediction", "broken", "status"), [(0, 0, "pass"), (0, 1, "pass"), (1, 1, "block")])
+def test_an_answer_that_is_no_number_may_count_as_wrong_whatever_its_class(prediction, broken, status):
+    made = replace(profile([broken]), predictions=np.array([prediction]), margins=np.array([np.nan]))
+    assert Monotone().inspect(made).status == status
+
+
 def test_a_robust_example_with_an_attack_is_a_contradiction():
     assert Monotone().inspect(replace(profile([3]), broken_by=("pgd",))).status == "block"

@@ -64,7 +64,7 @@ CHECKS: Mapping[str, str] = MappingProxyType({check.name: check.meaning for chec
 def inspect_model(classifier: nn.Module, batch: Batch, threat: Threat, stream: Stream) -> tuple[Finding, ...]:
     """What can be said about a model before it is attacked: one finding a check, in the order of `MODEL_CHECKS`.
 
-    Takes 51 forward passes, 8 of them of one image, and 5 backward passes. The classifier's modes, buffers and
+    Takes 51 forward passes, 9 of them of one image, and 5 backward passes. The classifier's modes, buffers and
     gradients and PyTorch's random state are left as they were.
 
     Args:
@@ -83,7 +83,13 @@ def inspect_model(classifier: nn.Module, batch: Batch, threat: Threat, stream: S
 
 
 def inspect_profile(
-    profile: Profile, classifier: nn.Module, images: ImageSet, *, sample: int = SAMPLE, steps: int = STEPS
+    profile: Profile,
+    classifier: nn.Module,
+    images: ImageSet,
+    *,
+    sample: int = SAMPLE,
+    steps: int = STEPS,
+    at_once: int | None = None,
 ) -> tuple[Finding, ...]:
     """What can be said about a finished profile: one finding a check, arithmetic first, then attacks on a sample.
 
@@ -96,13 +102,14 @@ def inspect_profile(
         profile: finished verdicts.
         classifier: the model that they are about, on the device to work on.
         images: the images that they are about, in the same order.
-        sample: examples that a check attacks at most, all at once.
+        sample: examples that a check attacks at most.
         steps: steps that gradient attacks took for the profile; `convergence` doubles them.
+        at_once: examples that the model sees at a time at most; None for the whole sample, where memory suffices.
 
     Raises:
-        Misuse: for images other than the profile's, and for a sample or steps below 1.
+        Misuse: for images other than the profile's, and for a sample, steps or at_once below 1.
     """
-    examined = Examined(profile=profile, model=classifier, images=images, sample=sample, steps=steps)
+    examined = Examined(profile=profile, model=classifier, images=images, sample=sample, steps=steps, at_once=at_once)
     arithmetic = tuple(check.inspect(profile) for check in PROFILE_CHECKS)
     arithmetic += tuple(check.inspect(examined) for check in COMPLETENESS_CHECKS)
     if not _differentiable(examined):

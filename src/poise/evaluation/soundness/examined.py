@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,10 @@ from poise.attacks.answers import mean_prediction
 from poise.attacks.apgd import APGD, LossKind
 from poise.attacks.attack import radii
 from poise.attacks.driver import run_search
-from poise.attacks.search import Problem
+from poise.attacks.search import Problem, Search
 from poise.attacks.suites import passes
-from poise.core.batch import Batch
+from poise.core.batch import Batch, device_of
+from poise.core.memory import piecewise
 from poise.core.misuse import Misuse
 from poise.core.streams import Stream
 from poise.core.threat import Norm, Threat
@@ -24,7 +26,7 @@ from poise.evaluation.profile import Profile
 from poise.evaluation.soundness.probing import logits, outputs_of
 
 SAMPLE = 64
-"""Examples that a check attacks anew, all at once."""
+"""Examples that a check attacks anew."""
 STEPS = 100
 """Steps of the examination's APGD; AutoAttack's figure."""
 
@@ -37,17 +39,20 @@ class Examined:
         profile: the finished profile.
         model: the classifier, on the device to work on.
         images: the images of the profile, in the same order.
-        sample: examples that a check attacks at most, at least 1; they are in memory at the same time.
+        sample: examples that a check attacks at most, at least 1.
+        at_once: examples that the model sees at a time at most, at least 1; None for the whole sample. Where memory
+            does not suffice they are fewer.
         steps: steps that gradient attacks took in the examination, at least 1.
 
     Raises:
-        Misuse: for images other than the profile's, and for a sample or steps below 1.
+        Misuse: for images other than the profile's, and for a sample, at_once or steps below 1.
     """
 
     profile: Profile
     model: nn.Module
     images: ImageSet
     sample: int = SAMPLE
+    at_once: int | None = None
     steps: int = STEPS
 
     def __post_init__(self) -> None:
@@ -56,8 +61,10 @@ class Examined:
                 f"a profile of {len(self.profile)} images is checked on the same images in the same order; "
                 f"{self.images.address} has {len(self.images)} with other ids"
             )
-        if self.sample < 1 or self.steps < 1:
-            raise Misuse(f"sample and steps must be at least 1; got {self.sample} and {self.steps}")
+        for name in ("sample", "at_once", "steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise Misuse(f"{name} must be at least 1; got {value}")
 
     @property
     def norm(self) -> Norm:
@@ -100,13 +107,15 @@ class Examined:
     def batch(self, rows: Int[np.ndarray, " m"]) -> Batch:
         """The examples at these rows, on the model's device; in float64 where the model is."""
         chosen, images = torch.from_numpy(rows), self.images
-        weight = next(self.model.parameters(), torch.zeros(()))
+        weights = (*self.model.parameters(), *self.model.buffers())
+        weight = next((weight for weight in weights if weight.is_floating_point()), torch.zeros(()))
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        return Batch(images.images(chosen).to(dtype), images.labels[chosen], images.keys[chosen]).to(weight.device)
+        found = Batch(images.images(chosen).to(dtype), images.labels[chosen], images.keys[chosen])
+        return found.to(device_of(self.model))
 
     def answers(self, images: Float[Tensor, "n *shape"]) -> list[Float[Tensor, "n classes"]]:
         """What the model says of images in each of the suite's passes."""
-        return [logits(self.model, images) for _ in range(self.passes)]
+        return [logits(self.model, images, self.at_once) for _ in range(self.passes)]
 
     def answer(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
         """What the model says of images, in the mean of the suite's passes."""
@@ -124,13 +133,38 @@ class Examined:
         A model whose output is random is asked and judged as in the examination: by the mean over the suite's passes.
         """
         search = APGD(norm=self.norm, stream=self.stream(purpose), loss_kind=loss, steps=steps)
-        points, fallen = run_search(search, self.model, problem(batch, epsilon), passes=self.passes)
+        points, fallen = self.searched(search, batch, epsilon)
         for through in outputs_of(self.model).values():
             left = (~fallen).nonzero()[:, 0]
             if len(left):
-                rest = problem(batch.select(left), epsilon)
-                points[left], fallen[left] = run_search(search, self.model, rest, through, self.passes)
+                points[left], fallen[left] = self.searched(search, batch.select(left), epsilon, through=through)
         return points, fallen
+
+    def searched(
+        self,
+        search: Search,
+        batch: Batch,
+        epsilon: float,
+        *,
+        through: nn.Module | None = None,
+        model_of: Callable[[slice], nn.Module] | None = None,
+    ) -> tuple[Float[Tensor, "n *shape"], Bool[Tensor, " n"]]:
+        """What a search makes of examples, and which it fools (`run_search`), as many at a time as memory holds.
+
+        Args:
+            search: the attack.
+            batch: the examples.
+            epsilon: their budget.
+            through: a surrogate that is asked in the model's place.
+            model_of: gives the model that some of the batch's rows are for; by default the examined one.
+        """
+
+        def some(rows: slice) -> tuple[Tensor, Tensor]:
+            model = model_of(rows) if model_of else self.model
+            return run_search(search, model, problem(batch.select(rows), epsilon), through, self.passes)
+
+        points, fallen = zip(*piecewise(some, len(batch), self.at_once), strict=True)
+        return torch.cat(points), torch.cat(fallen)
 
 
 def problem(batch: Batch, epsilon: float) -> Problem:

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from poise.attacks.answers import mean_prediction
 from poise.attacks.apgd import APGD
-from poise.attacks.driver import run_search
 from poise.attacks.rows import choose
 from poise.core.batch import Batch
-from poise.evaluation.soundness.examined import Examined, problem
+from poise.evaluation.soundness.examined import Examined
 from poise.evaluation.soundness.finding import Finding
 from poise.evaluation.soundness.probing import neighbours
 from poise.evaluation.soundness.retrial import SHORT, RetrialCheck
@@ -81,8 +80,12 @@ class Planted(RetrialCheck):
                 return self.finding("note", f"noise hides what random points do to the logits of {len(batch)} examples")
             return self.finding("warn", f"no random point moves the logits of any of {len(batch)} examples")
         search = APGD(norm=given.norm, stream=given.stream(self.name), steps=SHORT)
-        planted = PlantedModel(given.model, offsets[possible])
-        found = run_search(search, planted, problem(batch.select(possible), given.epsilon), passes=given.passes)[1]
+        found = given.searched(
+            search,
+            batch.select(possible),
+            given.epsilon,
+            model_of=lambda rows: PlantedModel(given.model, offsets[possible[rows]]),
+        )[1]
         missed = len(found) - int(found.sum())
         return self.finding(
             "warn" if missed > MISSED_SHARE * len(found) else "pass",

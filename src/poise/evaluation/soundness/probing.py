@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from poise.attacks.attack import Loss
 from poise.core.batch import Batch
-from poise.core.memory import out_of_memory
+from poise.core.memory import out_of_memory, piecewise
 from poise.core.modes import evaluating
 from poise.core.norms import length, random_point
 from poise.core.streams import Stream, global_seed
@@ -50,11 +50,18 @@ def undisturbed(model: nn.Module, stream: Stream) -> Iterator[None]:
                     buffer.copy_(value)
 
 
-def logits(model: nn.Module, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
-    """What the model says, without a graph."""
+def logits(
+    model: nn.Module, images: Float[Tensor, "n *shape"], at_once: int | None = None
+) -> Float[Tensor, "n classes"]:
+    """What the model says, without a graph, of all images together where memory suffices.
+
+    Args:
+        model: maps images in [0, 1] to logits.
+        images: at least one.
+        at_once: the most images at a time.
+    """
     with torch.no_grad():
-        found: Tensor = model(images)
-    return found
+        return torch.cat(piecewise(lambda rows: model(images[rows]), len(images), at_once))
 
 
 def image_gradients(
@@ -65,6 +72,10 @@ def image_gradients(
     Raises:
         NoGradient: where there is none to take, with PyTorch's reason.
     """
+    return torch.cat(piecewise(lambda rows: _gradients(model, images[rows], labels[rows], loss), len(images)))
+
+
+def _gradients(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss) -> Tensor:
     with torch.enable_grad():
         leaf = images.detach().clone().requires_grad_()
         try:

@@ -14,6 +14,7 @@ from poise.attacks import PGD
 from poise.attacks.attack import radii
 from poise.core.batch import Batch
 from poise.core.losses import misclassified
+from poise.core.memory import piecewise
 from poise.core.norms import inside
 from poise.evaluation.curve import share
 from poise.evaluation.soundness.examined import Examined
@@ -116,7 +117,11 @@ def _erasing(given: Examined, batch: Batch) -> float:
 
 def _single_step(given: Examined, batch: Batch) -> Bool[Tensor, " n"]:
     """Which examples one step of full length fools."""
-    attack = PGD(steps=1, step_size=1.0, random_start=False)
-    points = attack.perturb(given.model, batch, given.epsilon, given.norm, given.stream("single step"))
+    attack, stream = PGD(steps=1, step_size=1.0, random_start=False), given.stream("single step")
+
+    def some(rows: slice) -> Tensor:
+        return attack.perturb(given.model, batch.select(rows), given.epsilon, given.norm, stream)
+
+    points = torch.cat(piecewise(some, len(batch), given.at_once))
     wrong = misclassified(given.answer(points), batch.labels)
     return torch.logical_and(wrong, inside(points, batch.images, radii(given.epsilon, batch.images), given.norm))

@@ -46,8 +46,8 @@ class Monotone(ProfileCheck):
     """Verdicts that contradict themselves: a bug, in poise or in what was done to the file.
 
     A tool that let accuracy rise with epsilon went unnoticed (Trusted-AI/adversarial-robustness-toolbox#687). Every row
-    must have -1 <= robust_to < broken_from <= grid length, be broken at 0 exactly where the clean prediction is wrong,
-    and name an attack exactly where it is broken. A row that does not blocks.
+    must have -1 <= robust_to < broken_from <= grid length, be broken at 0 exactly where the clean prediction is wrong
+    or the model's answer is no number, and name an attack exactly where it is broken. A row that does not blocks.
 
     Limits: verdicts are carried from epsilon to epsilon, so this sees bugs and no masking; `more-budget` attacks anew.
     Cost: none.
@@ -60,7 +60,8 @@ class Monotone(ProfileCheck):
         """See `Check.inspect`."""
         points, broken = len(given.epsilons), given.broken_from
         ordered = (given.robust_to >= -1) & (given.robust_to < broken) & (broken >= 0) & (broken <= points)
-        clean = (broken == 0) == (given.predictions != given.labels)
+        no_number = np.isnan(given.margins)
+        clean = np.where(given.predictions != given.labels, broken == 0, (broken > 0) | no_number)
         named = np.array([by != "" for by in given.broken_by], dtype=bool) == (broken < points)
         wrong = ~(ordered & clean & named)
         return self.finding(

@@ -20,14 +20,15 @@ WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), min_siz
 def test_a_profile_comes_back_with_its_verdicts(tmp_path, brackets, ids, data):
     margins = data.draw(st.lists(st.floats(allow_nan=False), min_size=len(brackets), max_size=len(brackets)))
     grid = (0.0, 1 / 255, 0.1, 1 / 3)
-    classes = ("a, b", 'say "c"', "d\ne")
-    given_ = made(*zip(*brackets, strict=True), ids=ids[: len(brackets)], grid=grid, classes=classes, seed=3)
+    described = {"classes": ("a,  b\u3000", 'say "c"\x85', "d\ne\u2028"), "whole": 99, "surrogates": ("robust", "a  b")}
+    given_ = made(*zip(*brackets, strict=True), ids=ids[: len(brackets)], grid=grid, seed=3, **described)
     evidence = data.draw(st.text(st.characters(codec="utf-8"), max_size=8))
     found = Finding(check="convergence", status="block", evidence=evidence, overridden=data.draw(st.booleans()))
     given_ = replace(given_, margins=np.array(margins), findings=(found,) * data.draw(st.integers(0, 2)))
     write_profile_csv(given_, tmp_path / "p.csv")
     back = read_profile_csv(tmp_path / "p.csv")
     assert back.header == given_.header
+    assert back.partial
     assert (back.ids, back.broken_by, back.findings) == (given_.ids, given_.broken_by, given_.findings)
     for name in ("labels", "predictions", "margins", "robust_to", "broken_from"):
         assert np.array_equal(getattr(back, name), getattr(given_, name)), name

@@ -18,7 +18,7 @@ class CsvLines:
     """
 
     def __init__(self, text: str, name: str) -> None:
-        lines = text.splitlines(keepends=True)
+        lines = list(io.StringIO(text, newline=""))
         self._comments = next((at for at, line in enumerate(lines) if not line.startswith("#")), len(lines))
         self._reader = csv.reader(io.StringIO("".join(lines[self._comments :]), newline=""), strict=True)
         self.name = name

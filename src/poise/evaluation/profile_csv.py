@@ -13,9 +13,10 @@ both, one column for each epsilon beyond 0, named by it, may say 1 for withstood
 grid then need not be given. `margin` and `broken_by` may stand there too.
 
 Lines that begin with # before the header describe the profile. `norm` must be there; `classes` (a JSON list of names),
-`seed`, `model`, `model_address`, `data` (a digest), `data_address`, `split`, `suite`, `mode`, `proposing` and
-`findings` (a JSON list of what soundness checks found, as poise writes it) may be. What is not described cannot be
-checked when profiles are compared, and the comparison says so.
+`seed`, `model`, `model_address`, `data` (a digest), `data_address`, `split`, `suite`, `mode`, `proposing`, `whole` (how
+many examples the data set has, where these are only some), `surrogates` (a JSON list of further outputs that were
+attacked) and `findings` (a JSON list of what soundness checks found, as poise writes it) may be. What is not described
+cannot be checked when profiles are compared, and the comparison says so.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from poise.evaluation.profile import Header, Profile
 from poise.evaluation.soundness.finding import Finding
 
 _PLAIN = ("model", "model_address", "data", "data_address", "split", "suite", "mode", "proposing")
-_DESCRIBED = ("norm", "epsilons", "seed", "classes", *_PLAIN, "findings")
+_LISTS = ("classes", "surrogates")
+_DESCRIBED = ("norm", "epsilons", "seed", "whole", *_LISTS, *_PLAIN, "findings")
 _NEEDED = ("id", "label", "prediction")
 _COLUMNS = (*_NEEDED, "margin", "robust_to", "broken_from", "broken_by")
 
@@ -57,16 +59,19 @@ class _Row(NamedTuple):
 def write_profile_csv(profile: Profile, path: Path) -> None:
     """Write a profile as CSV, whole; `read_profile_csv` gives its verdicts, margins and findings back as they were.
 
-    Versions, certificates and the place of adversarial images are not kept.
+    Versions, certificates and the place of adversarial images are not kept; in addresses, what is more than a single
+    space becomes one.
     """
     header, text = profile.header, io.StringIO(newline="")
     grid = [str(Epsilon(point)) for point in header.epsilons]
-    described = {"norm": header.norm, "epsilons": ", ".join(grid), "seed": header.seed}
-    described |= {"classes": json.dumps(header.classes, ensure_ascii=False)}
-    described |= {name: getattr(header, name) for name in _PLAIN}
-    text.writelines(f"# {name}: {' '.join(str(value).split())}\n" for name, value in described.items())
+    described: dict[str, object] = {"norm": header.norm, "epsilons": ", ".join(grid), "seed": header.seed}
+    if header.whole is not None:
+        described["whole"] = header.whole
+    described |= {name: json.dumps(getattr(header, name), ensure_ascii=False) for name in _LISTS}
+    described |= {name: " ".join(getattr(header, name).split()) for name in _PLAIN}
     if profile.findings:
-        text.write(f"# findings: {json.dumps([finding.to_dict() for finding in profile.findings])}\n")
+        described["findings"] = json.dumps([finding.to_dict() for finding in profile.findings])
+    text.writelines(f"# {name}: {value}\n" for name, value in described.items())
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     held, broken = ["", *grid], [*grid, ""]
@@ -150,16 +155,16 @@ class _Source(CsvLines):
             raise self.wrong(f"unknown norm {value!r}; {suggestion(value, NORMS)}")
         if name == "epsilons":
             return tuple(self.epsilon(each) for each in value.split(","))
-        if name == "seed":
-            return self.whole("seed", value)
-        if name == "classes":
+        if name in {"seed", "whole"}:
+            return self.whole(name, value)
+        if name in _LISTS:
             try:
-                classes = json.loads(value)
+                names = json.loads(value)
             except json.JSONDecodeError:
-                classes = None
-            if not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
-                raise self.wrong(f'classes are a JSON list of names, such as ["cat", "dog"]; got {value}')
-            return tuple(classes)
+                names = None
+            if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
+                raise self.wrong(f'{name} are a JSON list of names, such as ["cat", "dog"]; got {value}')
+            return tuple(names)
         if name == "findings":
             return self.findings(value)
         return value
@@ -248,7 +253,8 @@ def _header(described: Mapping[str, Any], grid: tuple[float, ...]) -> Header:
         norm=described["norm"],
         epsilons=grid,
         seed=described.get("seed", 0),
-        classes=described.get("classes", ()),
+        whole=described.get("whole"),
+        **{name: described.get(name, ()) for name in _LISTS},
         versions={},
         **{name: described.get(name, "") for name in _PLAIN},
     )

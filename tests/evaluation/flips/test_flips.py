@@ -156,3 +156,8 @@ def test_what_changed_is_said_of_each_example():
     assert (lost.new.prediction, lost.new.held_to, lost.new.broken_from) == ("cat", 0.0, 0.1)
     assert (gained.id, gained.kind, gained.epsilons) == ("image/2", "gained", (0.0, 0.1, 0.2))
     assert (gained.old.prediction, gained.old.held_to, gained.old.broken_by) == ("cat", None, "clean")
+
+
+def test_an_attack_beyond_the_common_grid_is_not_named():
+    change = changes(join(settled([3]), settled([0, 4, 4][:1], grid=GRID[:3])))[0]
+    assert (change.old.held_to, change.old.broken_from, change.old.broken_by) == (0.2, None, "")

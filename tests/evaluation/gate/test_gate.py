@@ -194,6 +194,7 @@ def test_open_verdicts_decide_only_where_they_can():
     assert "finish the profiles" in bound.reason
     trust = _verdict(pair, figure="robust_trust", side="at_least", value=0.1, at=Epsilon(0.2))
     assert trust.outcome == "cannot be judged"
+    assert trust.reason == "the profiles: verdicts are open that this figure needs: finish the profiles"
 
 
 def test_the_gate_passes_only_if_every_limit_does():

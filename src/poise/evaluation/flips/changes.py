@@ -80,11 +80,12 @@ def _change(pair: Pair, row: int, lost: Bool[np.ndarray, " points"], gained: Boo
 
 def _side(pair: Pair, profile: Profile, row: int) -> Side:
     held, broken = int(profile.robust_to[row]), int(profile.broken_from[row])
+    fooled = broken < len(pair.epsilons)
     return Side(
         prediction=_class(pair, int(profile.predictions[row])),
         held_to=pair.epsilons[held] if held >= 0 else None,
-        broken_from=pair.epsilons[broken] if broken < len(pair.epsilons) else None,
-        broken_by=profile.broken_by[row],
+        broken_from=pair.epsilons[broken] if fooled else None,
+        broken_by=profile.broken_by[row] if fooled else "",
     )
 
 

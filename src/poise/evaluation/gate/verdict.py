@@ -176,9 +176,16 @@ def _readings(limit: Limit, pair: Pair, gate: Gate, level: float) -> list[_Readi
             at = f"epsilon {spelled(pair.epsilons[point])}" if limit.at == EVERY else ""
             where = ", ".join(filter(None, (name if limit.every_class else "", at)))
             evidence = FIGURES[limit.figure].measure(group, point, level) if len(group.rows) else None
-            missing = f"{name or 'the profiles'}: there are no examples that this figure could be measured on"
+            missing = f"{name or 'the profiles'}: {_missing(group, point)}"
             found.append(_Reading(where, evidence, missing))
     return found
+
+
+def _missing(group: Group, point: int) -> str:
+    """Why a figure could not be measured."""
+    if len(group.rows) and not group.flips[point].settled:
+        return "verdicts are open that this figure needs: finish the profiles"
+    return "there are no examples that this figure could be measured on"
 
 
 def _points(limit: Limit, pair: Pair, gate: Gate) -> Sequence[int] | str:

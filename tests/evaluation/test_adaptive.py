@@ -22,12 +22,13 @@ from poise.evaluation.soundness.catalogue import inspect_profile
 from poise.evaluation.soundness.examined import Examined
 from poise.evaluation.soundness.gradients import ZeroGradients
 from poise.evaluation.surrogate_brackets import SurrogateBrackets
-from poise.models import open_model
+from poise.models import Classifier, open_model, smooth
 from poise.models.mixing import Blend, Gate, MixedClassifier, Sharpening, plan_gate
 from tests.evaluation.soundness.subjects import digits, healthy, subject
 from tests.models_for_tests import linear_classifier, random_images
 
 EPSILON = 0.1
+_LIKE = {"classes": tuple("0123456789"), "shape": (1, 8, 8)}
 
 
 @cache
@@ -100,9 +101,28 @@ def test_a_planted_weakness_that_hides_its_gradient_is_found_through_the_surroga
     assert any("through" in by for by in found.broken_by)
 
 
+def test_a_smoothed_branch_whose_votes_have_no_gradient_is_attacked_through_soft_ones():
+    """The other branch is sure of nothing, so that its gradients lead nowhere."""
+    branch = smooth(healthy(), sigma=0.15, samples=8)
+    mixed, images = MixedClassifier.of(open_model("small", **_LIKE, seed=4), branch, 0.9).eval(), _images(12)
+    blind = MixedClassifier.of(mixed.standard, Classifier(branch.network, branch.blueprint), 0.9).eval()
+    alone, found = (_judged(model, images) for model in (blind, mixed))
+    assert tuple(mixed.surrogates()) == ("robust", "standard", "robust soft")
+    assert found.robust()[:, -1].sum() <= alone.robust()[:, -1].sum() - 4
+    assert any("through robust soft" in by for by in found.broken_by)
+
+
+def test_a_weakness_hidden_in_a_mixture_is_found_under_a_smoothing_of_it():
+    planted, images = _planted("gate"), _images()
+    weak = _judged(healthy(), images).robust()[:, -1].sum()
+    found = _judged(smooth(planted, sigma=1e-3, samples=2, vote="soft").eval(), images)
+    assert found.robust()[:, -1].sum() <= weak
+    assert any("through inner" in by for by in found.broken_by)
+
+
 def test_a_saturated_gate_is_pushed_through_its_raw_value():
     """Only the gate stands between the attack and the standard branch, and its sigmoid is flat in float64 already."""
-    standard, robust = healthy(), open_model("small", classes=healthy().classes, shape=(1, 8, 8), seed=4)
+    standard, robust = healthy(), open_model("small", **_LIKE, seed=4)
 
     class Wall(Gate):
         def forward(self, standard, robust):

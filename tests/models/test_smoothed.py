@@ -8,9 +8,12 @@ from scipy import stats
 
 from poise.core.misuse import Misuse
 from poise.core.streams import Stream
-from poise.models import Smoothed, load_model, open_model, save_model, smooth
+from poise.models import Smoothed, SmoothedClassifier, load_model, open_model, save_model, smooth
+from poise.models.mixing import Blend, MixedClassifier, Sharpening
 from poise.models.smoothed import gaussian
 from tests.models_for_tests import linear_classifier
+
+_MILD = {"scale": 1.0, "power": 1.0, "shift": 0.0}
 
 
 def _digits(vote="soft", **options):
@@ -60,12 +63,35 @@ def test_it_comes_back_from_disk_bit_by_bit(tmp_path):
     model, images = _digits("hard").eval(), torch.rand(4, 1, 8, 8)
     save_model(model, tmp_path)
     back = load_model(tmp_path).eval()
+    assert isinstance(back, SmoothedClassifier)
     assert isinstance(back.network, Smoothed)
+    assert tuple(back.surrogates()) == ("soft",)
     assert back.digest() == model.digest()
     assert torch.equal(back(images), model(images))
     opened = open_model(f"run:{tmp_path}", classes=tuple("abc"), shape=(1, 8, 8))
     assert opened.digest() == model.digest()
     assert opened.digest() != _digits("soft").digest()
+
+
+def test_hard_votes_are_attacked_through_soft_ones_over_the_same_noise():
+    hard, soft, images = _digits("hard", seed=3), _digits("soft", seed=3), torch.rand(3, 1, 8, 8, requires_grad=True)
+    offered = hard.eval().surrogates()["soft"]
+    with torch.no_grad():
+        assert torch.equal(offered(images), soft.eval()(images))
+    offered(images).sum().backward()
+    assert (images.grad.abs() > 0).any()
+    assert soft.surrogates() == {}
+
+
+@pytest.mark.parametrize("vote", ["hard", "soft"])
+def test_a_smoothed_mixture_offers_what_the_mixture_does(vote):
+    branches = [open_model("small", classes=tuple("abc"), shape=(1, 8, 8), seed=seed) for seed in (1, 2)]
+    mixed = MixedClassifier.of(*branches, Blend(alpha_low=0.6, alpha_high=0.6, sharpening=Sharpening(**_MILD)))
+    offered, images = smooth(mixed, sigma=0.2, samples=8, vote=vote).eval().surrogates(), torch.rand(3, 1, 8, 8)
+    assert tuple(offered) == (*(["soft"] if vote == "hard" else []), "inner robust", "inner standard", "inner linear")
+    alone = smooth(branches[1], sigma=0.2, samples=8, vote="soft").eval()
+    with torch.no_grad():
+        assert torch.equal(offered["inner robust"](images), alone(images))
 
 
 @pytest.mark.parametrize(

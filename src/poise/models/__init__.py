@@ -7,7 +7,17 @@ no business of this room, which imports only `poise.core`. Start with `classifie
 from poise.models.blueprint import Blueprint
 from poise.models.classifier import Classifier
 from poise.models.saving import load_model, save_model
-from poise.models.smoothed import Smoothed, Vote, smooth
+from poise.models.smoothed import Smoothed, SmoothedClassifier, Vote, smooth
 from poise.models.sources import open_model
 
-__all__ = ["Blueprint", "Classifier", "Smoothed", "Vote", "load_model", "open_model", "save_model", "smooth"]
+__all__ = [
+    "Blueprint",
+    "Classifier",
+    "Smoothed",
+    "SmoothedClassifier",
+    "Vote",
+    "load_model",
+    "open_model",
+    "save_model",
+    "smooth",
+]

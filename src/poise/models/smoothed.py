@@ -9,8 +9,8 @@ attacked and keeps the contract. Near the boundary the two may differ, the less 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -47,6 +47,8 @@ class Smoothed(nn.Module):
         Misuse: for values outside what is said above.
     """
 
+    face: ClassVar[type[Classifier]]
+
     def __init__(
         self, inner: Classifier, *, sigma: float, samples: int, vote: Vote, scale: float = 1.0, seed: int = 0
     ) -> None:
@@ -72,33 +74,91 @@ class Smoothed(nn.Module):
 
         Differentiable in the images for soft votes. Without gradients at most about 512 noisy copies are in memory.
         """
+        return self.averaged(images, self.vote)
+
+    def averaged(
+        self, images: Float[Tensor, "n *shape"], vote: Vote, through: nn.Module | None = None
+    ) -> Float[Tensor, "n classes"]:
+        """What `forward` says, over the same noise, with another vote or another network.
+
+        Args:
+            images: values in [0, 1].
+            vote: what is averaged.
+            through: gives logits in the inner classifier's place.
+        """
         stream = Stream.seeded(self.seed).fold("smoothed")
         each = max(1, _COPIES // max(1, len(images)))
         parts = [
-            self._summed(images, gaussian(stream, some, tuple(images.shape[1:])))
+            self._summed(images, gaussian(stream, some, tuple(images.shape[1:])), vote, through)
             for some in torch.split(torch.arange(self.samples, device=images.device), each)
         ]
-        if self.vote == "soft":
+        if vote == "soft":
             return torch.stack(parts).logsumexp(0) - math.log(self.samples)
         return (torch.stack(parts).sum(0) / self.samples).clamp(min=_NEVER).log()
 
-    def _summed(self, images: Tensor, noise: Tensor) -> Tensor:
+    def _summed(self, images: Tensor, noise: Tensor, vote: Vote, through: nn.Module | None) -> Tensor:
         """What some noise patterns contribute: sums of votes, or logarithms of sums of probabilities."""
         noisy = images[:, None] + self.sigma * noise.to(images.dtype)[None]
-        shares = self.shares(noisy.flatten(0, 1)).reshape(len(images), len(noise), -1)
-        return shares.logsumexp(1) if self.vote == "soft" else shares.sum(1)
+        shares = self.shares(noisy.flatten(0, 1), through, vote).reshape(len(images), len(noise), -1)
+        return shares.logsumexp(1) if vote == "soft" else shares.sum(1)
 
-    def shares(self, noisy: Float[Tensor, "n *shape"], through: nn.Module | None = None) -> Float[Tensor, "n classes"]:
+    def shares(
+        self, noisy: Float[Tensor, "n *shape"], through: nn.Module | None = None, vote: Vote | None = None
+    ) -> Float[Tensor, "n classes"]:
         """What each noisy image contributes: log-probabilities for soft votes, a 1 for its class for hard ones.
 
         Args:
             noisy: images with their noise.
             through: gives logits in the inner classifier's place.
+            vote: soft or hard; by default the smoothing's own.
         """
         logits: Tensor = (through or self.inner)(noisy)
-        if self.vote == "soft":
+        if (vote or self.vote) == "soft":
             return (self.scale * logits).log_softmax(1)
         return functional.one_hot(logits.argmax(1), logits.shape[1]).to(logits.dtype)
+
+
+class SoftVotes(nn.Module):
+    """The soft vote of a smoothing, over the noise of its own: differentiable, whatever the smoothing's vote.
+
+    Args:
+        smoothed: the smoothing to imitate.
+        through: gives logits in the inner classifier's place.
+    """
+
+    def __init__(self, smoothed: Smoothed, through: nn.Module) -> None:
+        super().__init__()
+        self.smoothed, self.through = smoothed, through
+
+    def forward(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
+        """Logits to attack: logarithms of mean probabilities."""
+        return self.smoothed.averaged(images, "soft", self.through)
+
+
+class SmoothedClassifier(Classifier):
+    """A classifier smoothed by Gaussian noise.
+
+    Args:
+        network: the smoothing.
+        blueprint: of the kind that `smooth` makes.
+        notes: what a person should know.
+    """
+
+    network: Smoothed
+
+    def surrogates(self) -> Mapping[str, nn.Module]:
+        """See `Classifier.surrogates`: soft votes through the inner classifier and through all that it offers.
+
+        soft: where votes are hard, which have no gradient. "inner NAME": through the inner classifier's surrogate NAME,
+        as when a mixture is smoothed.
+        """
+        inner = self.network.inner
+        soft = {"soft": inner} if self.network.vote == "hard" else {}
+        offered = soft | {f"inner {name}": module for name, module in inner.surrogates().items()}
+        return {name: SoftVotes(self.network, module) for name, module in offered.items()}
+
+
+Smoothed.face = SmoothedClassifier
 
 
 def gaussian(
@@ -123,7 +183,7 @@ def gaussian(
 
 def smooth(
     inner: Classifier, *, sigma: float, samples: int = 64, vote: Vote = "hard", scale: float = 1.0, seed: int = 0
-) -> Classifier:
+) -> SmoothedClassifier:
     """A classifier smoothed by Gaussian noise; it can be saved, attacked, mixed and certified like any other.
 
     Args:
@@ -154,7 +214,7 @@ def smooth(
         options=options,
         parts={"inner": inner.blueprint},
     )
-    return Classifier(network, blueprint, (*inner.notes, f"smoothed with sigma {network.sigma:g}"))
+    return SmoothedClassifier(network, blueprint, (*inner.notes, f"smoothed with sigma {network.sigma:g}"))
 
 
 def rebuild_smoothed(blueprint: Blueprint, rebuild: Callable[[Blueprint], nn.Module]) -> Smoothed:

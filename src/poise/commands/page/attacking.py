@@ -76,7 +76,7 @@ def attack(
 ) -> Attempt:
     """Search for an image in the ball that is given another class, by APGD on cross-entropy.
 
-    A mixture is attacked through its own output first and then through every further one that it offers. The model
+    A model is attacked through its own output first and then through every further one that it offers. The model
     itself decides what counts. It is asked nothing after the deadline, and is left as it was found in any case.
 
     Args:

@@ -9,18 +9,18 @@ from poise.evaluation.soundness.probing import outputs_of
 
 
 class Adaptive(Check[Examined]):
-    """A mixed model that was attacked through its own output alone.
+    """A mixed or smoothed model that was attacked through its own output alone.
 
     A mixture can hide its branches' weaknesses behind a saturated softmax, a gate that has made up its mind, or a
     nonlinearity: figures of MixedNUTS fall when gradients are taken elsewhere (arXiv 2402.02263), and RobustBench asks
-    such models for adaptive attacks. A model that offers surrogate outputs must have been attacked through each of
-    them; a missing one blocks.
+    such models for adaptive attacks. Hard votes of a smoothed model have no gradient. A model that offers surrogate
+    outputs must have been attacked through each of them; a missing one blocks.
 
     Limits: it knows what the model offers, not what would be worth offering. Cost: none.
     """
 
     name = "adaptive"
-    meaning = "a mixed model was attacked through its own output alone, which may hide its branches' weaknesses"
+    meaning = "a mixed or smoothed model was attacked through its own output alone, which may hide weaknesses"
 
     def inspect(self, given: Examined) -> Finding:
         """See `Check.inspect`."""

@@ -35,6 +35,40 @@ def test_a_broken_graph_blocks_once(model, reason):
     assert ZeroGradients().inspect(subject(model())).status == "note"
 
 
+def _offering(own, **surrogates):
+    """A model that is the first of some, and offers the others."""
+    model = Around(model=own)
+    model.surrogates = lambda: surrogates
+    return model
+
+
+def test_a_surrogate_without_a_graph_neither_blocks_nor_hides_what_the_others_lack():
+    broken = Around(after=torch.detach)
+    sound = subject(_offering(healthy(), gone=broken, robust=healthy()))
+    graph = GradientGraph().inspect(sound)
+    assert graph.status == "pass"
+    assert graph.evidence.endswith("2 of 3 outputs can be differentiated by the images, and these cannot: gone")
+    assert ZeroGradients().inspect(sound).status == "pass"
+    zeros = Around(before=torch.sign)
+    flat = ZeroGradients().inspect(subject(_offering(zeros, gone=broken)))
+    assert flat.status == "block"
+    assert flat.evidence.endswith("32 through every surrogate too")
+
+
+def test_a_model_without_a_graph_is_attacked_through_the_surrogate_that_has_one():
+    broken = Around(after=torch.detach)
+    given = subject(_offering(broken, soft=healthy()))
+    graph, zero = GradientGraph().inspect(given), ZeroGradients().inspect(given)
+    assert (graph.status, zero.status) == ("pass", "warn")
+    assert graph.evidence.endswith("these cannot: the model itself")
+    assert zero.evidence == (
+        "32 of 32 examples have an unusable gradient (the model itself has none); 0 through every surrogate too"
+    )
+    nowhere = subject(_offering(broken, soft=broken))
+    assert GradientGraph().inspect(nowhere).status == "block"
+    assert ZeroGradients().inspect(nowhere).status == "note"
+
+
 def _nan(images):
     return images + (0 * images).sqrt()
 

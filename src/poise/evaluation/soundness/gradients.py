@@ -28,9 +28,11 @@ class GradientGraph(ModelCheck):
     """Logits that cannot be differentiated by the images: detached, computed outside PyTorch, or overwritten in place.
 
     Gradient attacks then fail or crash whatever the model is worth (the interrupted computational graph of Pintor et
-    al. 2022, pralab/IndicatorsOfAttackFailure). Taking one gradient decides; if there is none, the check blocks.
+    al. 2022, pralab/IndicatorsOfAttackFailure). Taking one gradient decides. The check blocks where neither the model
+    nor any surrogate that it offers has one; attacks follow those that have, and those without are named.
 
-    Limits: a graph that exists and gives zeros is the matter of `zero-gradients`. Cost: 1 forward and backward pass.
+    Limits: a graph that exists and gives zeros is the matter of `zero-gradients`. Cost: 1 forward and backward pass,
+    and 1 more for each surrogate.
     """
 
     name = "gradient-graph"
@@ -38,10 +40,16 @@ class GradientGraph(ModelCheck):
 
     def look(self, given: Subject) -> Finding:
         """See `ModelCheck.look`."""
-        try:
-            image_gradients(given.model, given.batch.images, given.batch.labels, cross_entropy)
-        except NoGradient as error:
-            return self.finding("block", f"no gradient by the images: {error}")
+        offered = {"the model itself": given.model} | dict(outputs_of(given.model))
+        missing = {name: reason for name, output in offered.items() if (reason := _missing(given, output))}
+        if len(missing) == len(offered):
+            return self.finding("block", f"no gradient by the images: {next(iter(missing.values()))}")
+        if missing:
+            return self.finding(
+                "pass",
+                f"{len(offered) - len(missing)} of {len(offered)} outputs can be differentiated by the images, "
+                f"and these cannot: {', '.join(missing)}",
+            )
         return self.finding("pass", "logits can be differentiated by the images")
 
 
@@ -52,7 +60,8 @@ class ZeroGradients(ModelCheck):
     fra31/auto-attack#43, Trusted-AI/adversarial-robustness-toolbox#368). Cross-entropy saturates where logits are
     large; rounding and signs kill both losses; square roots and logarithms give NaN. Both are taken at the image and at
     a random point of its ball, as attacks start from either; an example counts with the worst of the four. Any is
-    warned of, more than 5 % block; where a mixed model offers surrogates to attack, only those that all of them share.
+    warned of, more than 5 % block; where a model offers surrogates to attack, only those that all of them share. An
+    output that cannot be differentiated at all has no usable gradient anywhere.
 
     Limits: tiny but nonzero gradients pass; points further along an attack's path are not looked at (the official code
     looks at DLR and the start only). Cost: 4 forward and backward passes, as many more for each surrogate.
@@ -63,24 +72,15 @@ class ZeroGradients(ModelCheck):
 
     def look(self, given: Subject) -> Finding:
         """See `ModelCheck.look`."""
-        try:
-            faults = {name: _faults(given, given.model, loss) for name, loss in LOSSES.items()}
-            shared = [
-                torch.cat([_faults(given, output, loss) for loss in LOSSES.values()]).any(0)
-                for output in outputs_of(given.model).values()
-            ]
-        except NoGradient:
+        own, *offered = (_faults(given, output) for output in (given.model, *outputs_of(given.model).values()))
+        if own is None and all(faults is None for faults in offered):
             return self.finding("note", "there is no gradient to look at: see gradient-graph")
-        own = torch.cat(list(faults.values())).any(0)
-        faulty = int(own.sum())
-        stuck = int(torch.stack([own, *shared]).all(0).sum())
-        counts = ", ".join(
-            f"{name}: {int(zero.sum())} zero, {int(wild.sum())} not finite" for name, (zero, wild) in faults.items()
-        )
+        of_model, *of_offered = (_unusable(given, faults) for faults in (own, *offered))
+        faulty, stuck = int(of_model.sum()), int(torch.stack([of_model, *of_offered]).all(0).sum())
         return self.finding(
             "block" if stuck > ALLOWED_SHARE * len(given.batch) else "warn" if faulty else "pass",
-            f"{faulty} of {len(given.batch)} examples have an unusable gradient ({counts})"
-            + (f"; {stuck} through every surrogate too" if shared else ""),
+            f"{faulty} of {len(given.batch)} examples have an unusable gradient ({_counts(own)})"
+            + (f"; {stuck} through every surrogate too" if offered else ""),
         )
 
 
@@ -121,11 +121,46 @@ class GradientNoise(ModelCheck):
         )
 
 
-def _faults(given: Subject, model: nn.Module, loss: Loss) -> Bool[Tensor, "2 n"]:
-    """Which examples have a gradient of exactly zero, and which one that is not finite, at the image or beside it."""
+def _missing(given: Subject, output: nn.Module) -> str | None:
+    """Why an output has no gradient by the images; None where it has one."""
+    try:
+        image_gradients(output, given.batch.images, given.batch.labels, cross_entropy)
+    except NoGradient as error:
+        return str(error)
+    return None
+
+
+def _faults(given: Subject, output: nn.Module) -> Bool[Tensor, "losses 2 n"] | None:
+    """For each loss, which examples have a gradient of exactly zero and which one that is not finite; None without one.
+
+    An example counts with the worse of its image and a random point beside it.
+    """
+    try:
+        return torch.stack([_faults_of(given, output, loss) for loss in LOSSES.values()])
+    except NoGradient:
+        return None
+
+
+def _faults_of(given: Subject, output: nn.Module, loss: Loss) -> Bool[Tensor, "2 n"]:
     batch = given.batch
     beside = neighbours(batch, given.threat.epsilon, given.threat.norm, given.stream)
-    slopes = [image_gradients(model, images, batch.labels, loss).flatten(1) for images in (batch.images, beside)]
+    slopes = [image_gradients(output, images, batch.labels, loss).flatten(1) for images in (batch.images, beside)]
     zero = torch.stack([(slope == 0).all(1) for slope in slopes]).any(0)
     wild = torch.stack([~slope.isfinite().all(1) for slope in slopes]).any(0)
     return torch.stack([zero, wild])
+
+
+def _unusable(given: Subject, faults: Tensor | None) -> Bool[Tensor, " n"]:
+    """Which examples an output gives no gradient to use: all, where it has none."""
+    if faults is None:
+        return torch.ones_like(given.batch.labels, dtype=torch.bool)
+    return faults.flatten(0, 1).any(0)
+
+
+def _counts(faults: Tensor | None) -> str:
+    if faults is None:
+        return "the model itself has none"
+    return ", ".join(
+        f"{name}: {int(zero.sum())} zero, {int(wild.sum())} not finite"
+        for name, (zero, wild) in zip(LOSSES, faults, strict=True)
+    )

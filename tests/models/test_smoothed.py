@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from scipy import stats
+from torch import nn
 
+from poise.core.losses import misclassified
 from poise.core.misuse import Misuse
 from poise.core.streams import Stream
-from poise.models import Smoothed, SmoothedClassifier, load_model, open_model, save_model, smooth
+from poise.models import Blueprint, Classifier, Smoothed, SmoothedClassifier, load_model, open_model, save_model, smooth
 from poise.models.mixing import Blend, MixedClassifier, Sharpening
 from poise.models.smoothed import gaussian
 from tests.models_for_tests import linear_classifier
@@ -71,6 +73,58 @@ def test_it_comes_back_from_disk_bit_by_bit(tmp_path):
     opened = open_model(f"run:{tmp_path}", classes=tuple("abc"), shape=(1, 8, 8))
     assert opened.digest() == model.digest()
     assert opened.digest() != _digits("soft").digest()
+
+
+class _Mute(nn.Module):
+    """Says NaN of images whose first value is beyond a bound, and is otherwise as linear as can be."""
+
+    def __init__(self, bound=0.5, classes=3):
+        super().__init__()
+        self.bound, self.classes, self.weight = bound, classes, nn.Parameter(torch.ones(1))
+
+    def forward(self, images):
+        flat = images.flatten(1)
+        return (self.weight * flat[:, : self.classes]).masked_fill(flat[:, :1] > self.bound, torch.nan)
+
+
+def _mute(vote, bound, **options):
+    names = tuple("abc")
+    inner = Classifier(_Mute(bound), Blueprint(address="python:tests", classes=names, shape=(1, 2, 2)))
+    return smooth(inner, sigma=0.2, vote=vote, **options).eval()
+
+
+@pytest.mark.parametrize("vote", ["hard", "soft"])
+def test_a_copy_without_an_answer_votes_for_nobody(vote):
+    """Of 64 copies of an image at the bound about half are beyond it; the votes of the others add up to their share."""
+    image = torch.tensor([[[[0.5, 0.9], [0.1, 0.2]]]], requires_grad=True)
+    model = _mute(vote, 0.5)
+    noise = gaussian(Stream.seeded(0).fold("smoothed"), torch.arange(64), (1, 2, 2))
+    heard = 0.5 + 0.2 * noise[:, 0, 0, 0] <= 0.5
+    shares = model.network.shares(image.detach() + 0.2 * noise)
+    given = shares.exp() if vote == "soft" else shares
+    assert torch.equal(given.sum(1).round(decimals=5), heard.float())
+    said = model(image)
+    assert 16 < heard.sum() < 48
+    assert float(said.detach().exp().sum()) == pytest.approx(float(heard.float().mean()), abs=1e-6)
+    if vote == "soft":
+        said[0, 1].backward()
+        assert image.grad.isfinite().all()
+        assert (image.grad != 0).any()
+
+
+@pytest.mark.parametrize("vote", ["hard", "soft"])
+def test_an_image_that_no_copy_answers_for_is_predicted_by_nobody(vote):
+    said = _mute(vote, -9.0)(torch.rand(3, 1, 2, 2))
+    assert said.isnan().all()
+    assert misclassified(said, torch.zeros(3, dtype=torch.long)).all()
+
+
+def test_infinite_logits_are_no_probabilities():
+    model = _mute("soft", 9.0)
+    through = torch.nn.Module()
+    through.forward = lambda noisy: torch.tensor([[torch.inf, 0.0, 0.0], [-torch.inf, 0.0, 0.0]])
+    shares = model.network.shares(torch.zeros(2, 1, 2, 2), through)
+    assert torch.equal(shares.exp(), torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.5, 0.5]]))
 
 
 def test_hard_votes_are_attacked_through_soft_ones_over_the_same_noise():

@@ -70,8 +70,9 @@ class Smoothed(nn.Module):
         )
 
     def forward(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
-        """Logarithms of mean votes; their softmax are the means themselves.
+        """Logarithms of mean votes; where every copy voted, their softmax are the means themselves.
 
+        A copy whose logits are no numbers votes for nobody, and an image for which no copy votes gets NaN.
         Differentiable in the images for soft votes. Without gradients at most about 512 noisy copies are in memory.
         """
         return self.averaged(images, self.vote)
@@ -93,8 +94,10 @@ class Smoothed(nn.Module):
             for some in torch.split(torch.arange(self.samples, device=images.device), each)
         ]
         if vote == "soft":
-            return torch.stack(parts).logsumexp(0) - math.log(self.samples)
-        return (torch.stack(parts).sum(0) / self.samples).clamp(min=_NEVER).log()
+            means = torch.stack(parts).logsumexp(0) - math.log(self.samples)
+            return means.masked_fill((means == -torch.inf).all(1, keepdim=True), torch.nan)
+        means = torch.stack(parts).sum(0) / self.samples
+        return means.clamp(min=_NEVER).log().masked_fill((means == 0).all(1, keepdim=True), torch.nan)
 
     def _summed(self, images: Tensor, noise: Tensor, vote: Vote, through: nn.Module | None) -> Tensor:
         """What some noise patterns contribute: sums of votes, or logarithms of sums of probabilities."""
@@ -107,6 +110,9 @@ class Smoothed(nn.Module):
     ) -> Float[Tensor, "n classes"]:
         """What each noisy image contributes: log-probabilities for soft votes, a 1 for its class for hard ones.
 
+        One that the network says nothing of, as a logit is NaN or, for soft votes, infinite, contributes to no class: a
+        vote or a probability of 0 for each.
+
         Args:
             noisy: images with their noise.
             through: gives logits in the inner classifier's place.
@@ -114,8 +120,11 @@ class Smoothed(nn.Module):
         """
         logits: Tensor = (through or self.inner)(noisy)
         if (vote or self.vote) == "soft":
-            return (self.scale * logits).log_softmax(1)
-        return functional.one_hot(logits.argmax(1), logits.shape[1]).to(logits.dtype)
+            scaled = self.scale * logits
+            silent = ~scaled.logsumexp(1, keepdim=True).isfinite()
+            return scaled.masked_fill(silent, 0).log_softmax(1).masked_fill(silent, -torch.inf)
+        chosen = functional.one_hot(logits.argmax(1), logits.shape[1]).to(logits.dtype)
+        return chosen.masked_fill(logits.isnan().any(1, keepdim=True), 0)
 
 
 class SoftVotes(nn.Module):

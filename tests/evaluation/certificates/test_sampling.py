@@ -146,6 +146,36 @@ def test_a_mixture_at_or_below_one_half_is_never_certified(alpha):
     assert sampled(_smoothed(), _batch(1.0, 5.0), Sampling(samples=1000), alpha)[0].radius == 0
 
 
+class Mute(HalfSpace):
+    """Says NaN of what lies beyond a bound."""
+
+    def __init__(self, classes, bound):
+        super().__init__(classes)
+        self.bound = bound
+
+    def forward(self, images):
+        return super().forward(images).masked_fill(images[:, 0, 0, :1] > self.bound, torch.nan)
+
+
+@pytest.mark.parametrize("vote", ["hard", "soft"])
+@pytest.mark.parametrize("classes", [2, 5])
+def test_noise_that_the_network_says_nothing_of_counts_for_no_class(vote, classes):
+    """The noise between plane and bound proves; of two classes the other is given the rest; NaN proves nothing."""
+    bound, sampling = 1.7, Sampling(samples=2000, selection=50)
+    inner = classifier(Mute(classes, bound), (1, 1, 2), classes)
+    outcomes = sampled(smooth(inner, sigma=SIGMA, vote=vote).network, _batch(0.8, 1.1), sampling)
+    for outcome, value in zip(sorted(outcomes, key=lambda each: each.row), (0.8, 1.1), strict=True):
+        beyond = stats.norm.cdf((0.5 - value) / SIGMA)
+        share = stats.norm.cdf((bound - value) / SIGMA) - beyond
+        rival = 1 - share if classes == 2 else beyond
+        truth = SIGMA / 2 * (stats.norm.ppf(share) - stats.norm.ppf(rival))
+        assert outcome.prediction == 0
+        assert 0.6 * truth < outcome.radius < truth
+    silent = classifier(Mute(classes, -99.0), (1, 1, 2), classes)
+    found = sampled(smooth(silent, sigma=SIGMA, vote=vote).network, _batch(0.8), sampling)
+    assert [each.radius for each in found] == [0.0]
+
+
 def test_no_images_are_no_trouble():
     batch = _batch(0.5)
     assert sampled(_smoothed(), batch.select(torch.zeros(1, dtype=torch.bool)), Sampling()) == []

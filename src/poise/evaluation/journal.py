@@ -10,22 +10,19 @@ from __future__ import annotations
 
 import heapq
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from glob import escape
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
-from weakref import finalize
 
 from poise.core.files import digest_words
+from poise.core.line_file import LineFile
 from poise.core.misuse import Misuse
 from poise.evaluation.brackets import Work
 from poise.evaluation.image_journal import image_journals
 from poise.evaluation.profile import Header
-
-_CLOSED = -1
 
 
 class Event(NamedTuple):
@@ -54,6 +51,8 @@ class Journal:
         also: what else an interrupted examination must be resumed with, by name.
     """
 
+    _file: LineFile
+
     def __init__(
         self,
         path: Path,
@@ -67,7 +66,6 @@ class Journal:
         self._sizes = count, units, len(header.epsilons)
         self._own = path.with_name(f"{path.name}.journal.{rank}")
         self._session = 0
-        self._handle = _CLOSED
 
     @property
     def mark(self) -> str:
@@ -86,21 +84,13 @@ class Journal:
 
     def open(self) -> None:
         """Make this process's file ready for a new session: a torn line at its end is cut off, in one step."""
-        self._own.parent.mkdir(parents=True, exist_ok=True)
-        self._handle = os.open(self._own, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        finalize(self, os.close, self._handle)
-        os.truncate(self._handle, whole := _end_of_lines(self._own))
-        begin = "" if whole else json.dumps(self._header) + "\n"
-        self._append(f"{begin}[{self._session + 1}]\n")
+        self._file = LineFile(self._own)
+        begin = json.dumps(self._header) + "\n" if self._file.empty else ""
+        self._file.append(f"{begin}[{self._session + 1}]\n")
 
     def write(self, events: list[Event]) -> None:
         """Append outcomes; they survive the end of the process at any instant from when this returns."""
-        self._append("".join(f"[{e.row},{e.work.unit},{e.work.point},{json.dumps(e.point)}]\n" for e in events))
-
-    def _append(self, text: str) -> None:
-        left = text.encode()
-        while left:
-            left = left[os.write(self._handle, left) :]
+        self._file.append("".join(f"[{e.row},{e.work.unit},{e.work.point},{json.dumps(e.point)}]\n" for e in events))
 
     def _check(self, file: Path, line: bytes) -> None:
         try:
@@ -173,12 +163,3 @@ def remove_journals(path: Path) -> None:
 
 def _files(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{escape(path.name)}.journal.*"))
-
-
-def _end_of_lines(path: Path) -> int:
-    """Where the last whole line of a file ends."""
-    end = 0
-    with path.open("rb") as handle:
-        for line in handle:
-            end += len(line) if line.endswith(b"\n") else 0
-    return end

@@ -12,6 +12,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+from poise.core.line_file import LineFile
 from poise.core.misuse import Misuse
 from poise.evaluation.certificates.sampling import Outcome
 
@@ -23,6 +24,8 @@ class OutcomeJournal:
         path: the file.
         header: what is being certified and how; a journal of anything else is refused.
     """
+
+    _file: LineFile
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
         self._path, self._header = path, json.loads(json.dumps(dict(header)))
@@ -42,15 +45,14 @@ class OutcomeJournal:
             yield outcome.row, outcome
 
     def open(self) -> None:
-        """Make the file ready to be appended to: a torn last line is cut off."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        lines = self._whole() or [json.dumps(self._header).encode()]
-        self._path.write_bytes(b"".join(line + b"\n" for line in lines))
+        """Make the file ready to be appended to: a torn last line is cut off, in one step."""
+        self._file = LineFile(self._path)
+        if self._file.empty:
+            self._file.append(json.dumps(self._header) + "\n")
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
         """Append outcomes; they survive the end of the process at any instant from when this returns."""
-        with self._path.open("ab", buffering=0) as handle:
-            handle.write("".join(json.dumps(astuple(outcome)) + "\n" for outcome in outcomes).encode())
+        self._file.append("".join(json.dumps(astuple(outcome)) + "\n" for outcome in outcomes))
 
     def _whole(self) -> list[bytes]:
         kept = self._path.read_bytes() if self._path.exists() else b""

@@ -8,11 +8,13 @@ import pytest
 
 import poise
 from poise.cli import main
+from poise.commands.mixing.sweep import Sweep
 from poise.core.misuse import Misuse
 from poise.evaluation import read_profile
 from poise.evaluation.frontier import read_frontier
 from poise.models import load_model
-from poise.models.mixing import MixedClassifier
+from poise.models.mixing import Blend, MixedClassifier
+from tests.models_for_tests import linear_classifier, random_images
 
 QUICK = {"limit": 300, "validate_on": 30}
 
@@ -48,7 +50,10 @@ def test_a_constant_mixture_is_chosen_on_validation_images_and_profiled_like_any
     assert (frontier.images, frontier.threat, frontier.suite) == (30, "linf 0.1", "fast")
     kept = {path.stem: read_profile(path) for path in (tmp_path / "mixed" / "sweep").glob("*.parquet")}
     assert {profile.header.split for profile in kept.values()} == {"validation"}
-    held = {name.replace("-", " "): profile.robust().mean(axis=0).tolist() for name, profile in kept.items()}
+    held = {
+        name.rpartition("-")[0].replace("-", " "): profile.robust().mean(axis=0).tolist()
+        for name, profile in kept.items()
+    }
     assert held["robust within"][0] == held["robust alone"][0]
     held["robust alone"] = min(held["robust alone"], held["robust within"])  # attacked by itself and as mixtures are
     for point in frontier.points:
@@ -124,6 +129,23 @@ def test_calibration_brings_a_scale_and_alphas_of_its_own(branches, tmp_path, ca
     assert {f"{alpha:.4g}" for alpha in tried[2:]} == {line.split()[2] for line in told}
     assert len(told) == 5
     assert run.classifier().alpha_low in tried
+
+
+def test_blends_of_one_alpha_and_other_scales_are_measured_once_each(tmp_path):
+    standard, robust = (linear_classifier(3, (1, 3, 3), seed) for seed in (2, 11))
+    mixed = MixedClassifier.of(standard, robust, 0.6)
+    sweep = Sweep(
+        images=random_images(robust, 12), threat=poise.Threat(epsilon=0.05), suite="fast", seed=0, folder=tmp_path
+    )
+    blends = [Blend(alpha_low=0.6, alpha_high=0.6, scale_robust=scale) for scale in (0.5, 1.0, 30.0)]
+    found = list(sweep.points(mixed, blends))
+    assert [point.name for point in found] == ["alpha 0.6, scale 0.5", "alpha 0.6, scale 1", "alpha 0.6, scale 30"]
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(kept) == 3
+    assert {read_profile(path).header.model for path in kept} == {mixed.blended(blend).digest() for blend in blends}
+    assert list(sweep.points(mixed, blends)) == found
+    assert [point.name for point in sweep.points(mixed, blends[:1])] == ["alpha 0.6"]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == kept
 
 
 def test_a_robust_branch_without_mistakes_is_mixed_uncalibrated(branches, tmp_path, capsys):

@@ -142,7 +142,7 @@ def _tried(sweep: Sweep, mixed: MixedClassifier, blends: Sequence[Blend], lose: 
     robust = _robust_alone(sweep, mixed, blends[0].scale_robust)
     points: list[Point] = []
     for point in itertools.chain((standard, robust), sweep.points(mixed, blends)):
-        say(f"  {point.name:<22} clean {_percent(point.clean)}  robust {_percent(point.robust)}")
+        say(f"  {point.name:<28} clean {_percent(point.clean)}  robust {_percent(point.robust)}")
         points.append(point)
     points = points[2:]
     chosen = choose(points, robust.robust, lose)

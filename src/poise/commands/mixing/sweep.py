@@ -35,6 +35,8 @@ from poise.models.mixing.calibration import HeldOut
 
 _BATCH = 128
 _BINS = 20
+_DIGITS = 12
+"""Of a digest in the name of a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,21 +61,19 @@ class Sweep:
         """Every blend of a mixture, measured.
 
         Clean accuracies come from one pass through both branches; each blend is attacked by itself, through all its
-        surrogates.
+        surrogates. Names say alpha, and the robust branch's scale where the blends differ in it.
         """
         clean = clean_accuracies(mixed, blends, self.images)
-        for blend, accuracy in zip(blends, clean, strict=True):
-            name = f"alpha {blend.alpha_low:.6g}"
-            if blend.alpha_high > blend.alpha_low:
-                name += f" to {blend.alpha_high:.6g}"
+        for blend, name, accuracy in zip(blends, _names(blends), clean, strict=True):
             found = self.measured(mixed.blended(blend), name)
             yield replace(found, alpha_low=blend.alpha_low, alpha_high=blend.alpha_high, clean=accuracy)
 
     def measured(self, classifier: Classifier, name: str) -> Point:
-        """A classifier by itself; its profile is kept under the name."""
-        path = self.folder / f"{name.replace(' ', '-')}.parquet"
+        """A classifier by itself; its profile is kept under the name up to a comma and the classifier's digest."""
+        stem = name.partition(",")[0].replace(" ", "-")
+        path = self.folder / f"{stem}-{classifier.digest()[:_DIGITS]}.parquet"
         examination = Examination(threat=self.threat, suite=self.suite, points=(), seed=self.seed)
-        if not (path.is_file() and read_profile(path).header.model == classifier.digest()):
+        if not path.is_file():
             with watching(f"attacking {name}") as watch:
                 profile = examine(
                     classifier,
@@ -88,6 +88,17 @@ class Sweep:
             remove_journals(path)
         curve = accuracy_curve(read_profile(path))
         return Point(name=name, alpha_low=1.0, alpha_high=1.0, clean=curve.clean, robust=curve.robust)
+
+
+def _names(blends: Sequence[Blend]) -> list[str]:
+    scales = [blend.scale_robust if blend.sharpening is None else blend.sharpening.scale for blend in blends]
+    said = len(set(scales)) > 1
+    return [
+        f"alpha {blend.alpha_low:.6g}"
+        + (f" to {blend.alpha_high:.6g}" if blend.alpha_high > blend.alpha_low else "")
+        + (f", scale {scale:.4g}" if said else "")
+        for blend, scale in zip(blends, scales, strict=True)
+    ]
 
 
 @torch.no_grad()

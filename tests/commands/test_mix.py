@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from torch import nn
 
 import poise
 from poise.cli import main
-from poise.commands.mixing.sweep import Sweep
+from poise.commands.mixing.sweep import Sweep, clean_accuracies
 from poise.core.misuse import Misuse
 from poise.evaluation import read_profile
 from poise.evaluation.frontier import read_frontier
-from poise.models import load_model
+from poise.models import Classifier, load_model
 from poise.models.mixing import Blend, MixedClassifier
 from tests.models_for_tests import linear_classifier, random_images
 
@@ -146,6 +148,32 @@ def test_blends_of_one_alpha_and_other_scales_are_measured_once_each(tmp_path):
     assert list(sweep.points(mixed, blends)) == found
     assert [point.name for point in sweep.points(mixed, blends[:1])] == ["alpha 0.6"]
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == kept
+
+
+class _Saying(nn.Module):
+    """The same logits for every image."""
+
+    def __init__(self, *logits):
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(logits))
+
+    def forward(self, images):
+        return self.logits.expand(len(images), -1)
+
+
+def test_clean_accuracy_is_that_of_the_mixture_as_it_will_be_used():
+    """Logits that float64 tells apart and float32 does not: the mixture answers in the branches' dtype."""
+    made = linear_classifier(3, (1, 3, 3))
+    branches = [Classifier(_Saying(0.0, second, -50.0), made.blueprint) for second in (0.0, 1e-9)]
+    mixed, images = MixedClassifier.of(*branches, 0.5).eval(), random_images(made, 8)
+    alphas = [Blend.constant(alpha) for alpha in (0.0, 0.5, 1.0)]
+    with torch.no_grad():
+        used = [
+            (mixed.at(blend.alpha_low)(images.images(torch.arange(8))).argmax(1) == images.labels).double().mean()
+            for blend in alphas
+        ]
+    assert [each.value for each in clean_accuracies(mixed, alphas, images)] == pytest.approx([float(u) for u in used])
+    assert (images.labels == 0).any()
 
 
 def test_a_robust_branch_without_mistakes_is_mixed_uncalibrated(branches, tmp_path, capsys):

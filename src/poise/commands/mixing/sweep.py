@@ -110,7 +110,7 @@ def clean_accuracies(mixed: MixedClassifier, blends: Sequence[Blend], images: Im
             seen = mixed.network.seen(batch.images)
             for index, blend in enumerate(blends):
                 network = mixed.blended(blend).network
-                right[index] += (~misclassified(network.mixed(*seen), batch.labels)).sum().cpu()
+                right[index] += (~misclassified(network.of_outputs(*seen), batch.labels)).sum().cpu()
     return [share(int(count), len(images)) for count in right]
 
 

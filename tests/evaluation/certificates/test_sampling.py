@@ -17,6 +17,7 @@ from poise.core.misuse import Misuse
 from poise.evaluation.certificates import sampling as room
 from poise.evaluation.certificates.sampling import Sampling, Tally, radii, sampled
 from poise.models import smooth
+from poise.models.mixing import Blend, MixedClassifier, SlopeGate
 from poise.models.small import SmallNetwork
 from tests.core.test_folding import trained
 from tests.evaluation.certificates.networks import classifier
@@ -39,7 +40,11 @@ class HalfSpace(nn.Module):
 
 
 def _smoothed(vote="hard", classes=2):
-    return smooth(classifier(HalfSpace(classes), (1, 1, 2), classes), sigma=SIGMA, vote=vote).network
+    return _over(classifier(HalfSpace(classes), (1, 1, 2), classes), vote)
+
+
+def _over(inner, vote):
+    return smooth(inner, sigma=SIGMA, vote=vote).network
 
 
 def _batch(*values):
@@ -163,7 +168,7 @@ def test_noise_that_the_network_says_nothing_of_counts_for_no_class(vote, classe
     """The noise between plane and bound proves; of two classes the other is given the rest; NaN proves nothing."""
     bound, sampling = 1.7, Sampling(samples=2000, selection=50)
     inner = classifier(Mute(classes, bound), (1, 1, 2), classes)
-    outcomes = sampled(smooth(inner, sigma=SIGMA, vote=vote).network, _batch(0.8, 1.1), sampling)
+    outcomes = sampled(_over(inner, vote), _batch(0.8, 1.1), sampling)
     for outcome, value in zip(sorted(outcomes, key=lambda each: each.row), (0.8, 1.1), strict=True):
         beyond = stats.norm.cdf((0.5 - value) / SIGMA)
         share = stats.norm.cdf((bound - value) / SIGMA) - beyond
@@ -172,8 +177,19 @@ def test_noise_that_the_network_says_nothing_of_counts_for_no_class(vote, classe
         assert outcome.prediction == 0
         assert 0.6 * truth < outcome.radius < truth
     silent = classifier(Mute(classes, -99.0), (1, 1, 2), classes)
-    found = sampled(smooth(silent, sigma=SIGMA, vote=vote).network, _batch(0.8), sampling)
+    found = sampled(_over(silent, vote), _batch(0.8), sampling)
     assert [each.radius for each in found] == [0.0]
+
+
+@pytest.mark.parametrize("vote", ["hard", "soft"])
+def test_a_mixture_whose_gate_takes_gradients_is_smoothed_and_sampled(vote):
+    """Both branches are the same, so that the gate changes nothing."""
+    branch, sampling = classifier(HalfSpace(), (1, 1, 2), 2), Sampling(samples=200)
+    mixed = MixedClassifier.of(branch, branch, Blend(alpha_low=0.0, alpha_high=1.0), SlopeGate(1.0))
+    alone, gated = (sampled(network, _batch(0.9), sampling)[0] for network in (_smoothed(vote), _over(mixed, vote)))
+    assert gated.prediction == alone.prediction
+    assert gated.radius == pytest.approx(alone.radius, abs=1e-6)
+    assert gated.radius > 0
 
 
 def test_no_images_are_no_trouble():

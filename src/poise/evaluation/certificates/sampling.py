@@ -156,7 +156,7 @@ class Outcome:
     total: int
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sampled(smoothed: Smoothed, batch: Batch, sampling: Sampling, alpha: float = 1.0) -> list[Outcome]:
     """Choose a class for every example of a batch and certify it.
 

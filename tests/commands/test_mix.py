@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import poise
@@ -205,6 +206,16 @@ def test_what_cannot_be_mixed_is_refused_before_anything_is_made(branches, tmp_p
     with pytest.raises(Misuse, match="built by foreign code"):
         poise.mix("python:tests.models.factories:digits_network", branches[1], out=out)
     assert not out.exists()
+
+
+def test_two_classes_are_not_mixed_nonlinearly(branches, tmp_path):
+    for place in range(20):
+        file = tmp_path / "photos" / ("cat", "dog")[place % 2] / f"{place}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 10 * place).save(file)
+    with pytest.raises(Misuse, match=r"at least 3 classes.*got 2.*--method constant --calibrate"):
+        poise.mix(*branches, f"folder:{tmp_path / 'photos'}", method="nonlinear", out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_constraint_that_no_mixture_meets_is_told_with_the_nearest():

@@ -22,6 +22,7 @@ from poise.evaluation import Estimate, Suite
 from poise.evaluation.frontier import Frontier, Point, choose, write_frontier
 from poise.models import Classifier, save_model
 from poise.models.mixing import Blend, MixedClassifier
+from poise.models.mixing.sharpening import refuse_few_classes
 from poise.models.saving import FOREIGN
 from poise.objectives import Mixing, Objective
 from poise.training import Training, check_task
@@ -64,7 +65,7 @@ def mix(
         robust: address of the robust classifier, of the same classes.
         data: address of the images; by default those the robust run was trained on.
         method: constant (one alpha for all images), network (a trained gate chooses alpha), nonlinear (no training: the
-            robust branch's confidence is sharpened, MixedNUTS).
+            robust branch's confidence is sharpened, MixedNUTS; for 3 classes or more).
         alpha: the robust branch's weight, or the gate's lower bound; nothing is then tried or chosen.
         alphas: the weights, or lower bounds, to try, in place of the default ones.
         lose: robust accuracy that may be given up for clean accuracy, in points (percent) on the validation images.
@@ -103,6 +104,8 @@ def mix(
     if calibrate and method != "constant":
         raise Misuse(f"calibrate chooses the scale of a constant mixture; the method is {method}")
     splits = source.open()
+    if method == "nonlinear":
+        refuse_few_classes(len(splits.train.classes))
     branches = [_branch(address, splits.train, seed) for address in (standard, robust)]
     work = Mixtures(
         plain=MixedClassifier.of(branches[0], branches[1], 0.5),

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from poise.core.misuse import Misuse
-from poise.models.mixing import MixedClassifier
+from poise.models.mixing import Blend, MixedClassifier, Sharpening
 from poise.models.mixing.calibration import HeldOut, calibrated_scale, calibrated_sharpening
 from tests.models.mixing.branches import given, ones
 
@@ -85,3 +85,17 @@ def test_nothing_to_learn_from_is_refused():
         HeldOut(kept=torch.zeros(0, 2), lost=torch.zeros(3, 2))
     with pytest.raises(Misuse, match=r"above 0 and below 1; got 1\.0"):
         calibrated_scale(_known(), 1.0)
+
+
+def test_two_classes_are_never_sharpened():
+    """Standardised, two logits are 0.7071 and -0.7071 for a sure row and an unsure one alike."""
+    known = HeldOut(kept=torch.tensor([[4.0, 0.0]] * 20), lost=torch.tensor([[0.1, 0.0]]))
+    with pytest.raises(Misuse, match=r"at least 3 classes.*got 2.*--method constant --calibrate"):
+        calibrated_sharpening(known)
+    bent = Blend(alpha_low=0.8, alpha_high=0.8, sharpening=Sharpening(scale=1.0, power=2.0, shift=0.0, largest=3))
+    two, three = ([given(torch.randn(4, classes)) for _ in range(2)] for classes in (2, 3))
+    assert MixedClassifier.of(*three, bent).sharpened
+    with pytest.raises(Misuse, match="at least 3 classes"):
+        MixedClassifier.of(*two, bent)
+    with pytest.raises(Misuse, match="looks at 3 logits or more"):
+        Sharpening(scale=1.0, power=1.0, shift=0.0, largest=2)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from poise.core.misuse import Misuse
 from poise.models.mixing.blend import Blend
-from poise.models.mixing.sharpening import Sharpening
+from poise.models.mixing.sharpening import Sharpening, refuse_few_classes
 
 _POINTS = 8
 _SCALES = (0.05, 5.0)
@@ -93,8 +93,9 @@ def calibrated_sharpening(held_out: HeldOut, keep: float = 0.985) -> Calibrated:
         keep: share in (0, 1).
 
     Raises:
-        Misuse: for a share outside (0, 1).
+        Misuse: for a share outside (0, 1), and for fewer than 3 classes.
     """
+    refuse_few_classes(held_out.kept.shape[1])
     bare = _at_cutoff(held_out, keep, Blend()).blend.alpha_low
     grid = itertools.product(
         torch.logspace(math.log10(_SCALES[0]), math.log10(_SCALES[1]), _POINTS).tolist(),

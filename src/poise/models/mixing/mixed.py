@@ -18,6 +18,7 @@ from poise.models.mixing.gate import Gate
 from poise.models.mixing.logspace import log_weights
 from poise.models.mixing.mixture import Mixture
 from poise.models.mixing.neighbours import SlopeGate
+from poise.models.mixing.sharpening import refuse_few_classes
 from poise.models.mixing.surrogates import surrogates_of
 
 
@@ -55,11 +56,13 @@ class MixedClassifier(Classifier):
             gate: chooses alpha within the blend's bounds.
 
         Raises:
-            Misuse: for classifiers of other classes, image shapes, dtypes or devices than each other's, and for bounds
-                of alpha without a gate.
+            Misuse: for classifiers of other classes, image shapes, dtypes or devices than each other's, for bounds of
+                alpha without a gate, and for a sharpening of fewer than 3 classes.
         """
         blend = blend if isinstance(blend, Blend) else Blend.constant(float(blend))
         refuse_strangers(standard, robust)
+        if blend.sharpening is not None:
+            refuse_few_classes(standard.num_classes)
         blueprint = Blueprint(
             address="mixed",
             classes=standard.classes,

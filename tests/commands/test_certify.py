@@ -55,8 +55,8 @@ def test_the_batch_size_is_that_of_the_images_at_a_time(run, tmp_path, monkeypat
     monkeypatch.setattr(
         Bounded, "radii", lambda self, images, **k: seen.append(len(images)) or radii(self, images, **k)
     )
-    options = {} if len(sizes) == 1 else {"batch_size": 3}
-    poise.certify(run.address, limit=7, method=method, largest=0.001, out=tmp_path / "p.parquet", **options)
+    options = {"largest": 0.001} if len(sizes) == 1 else {"batch_size": 3}
+    poise.certify(run.address, limit=7, method=method, out=tmp_path / "p.parquet", **options)
     assert seen == sizes
 
 
@@ -107,7 +107,7 @@ def test_a_smoothed_classifier_gets_a_run_of_its_own_and_an_interruption_goes_on
     monkeypatch.setattr(certification, "sampled", sampled)
     assert main([*words, "--out", str(cut), "--seed", "4"]) == 2
     assert "was started with seed 0" in capsys.readouterr().err
-    assert main([*words, "--out", str(cut)]) == 0
+    assert main([*words, "--out", str(cut), "--vote", "hard"]) == 0  # the default, said
     assert np.array_equal(read_profile(cut / "profile.parquet").certificate.radii, expected.certificate.radii)
     assert not list(cut.glob("*.certificate"))
     assert main([*words, "--out", str(cut)]) == 2
@@ -123,6 +123,10 @@ def test_a_smoothed_classifier_gets_a_run_of_its_own_and_an_interruption_goes_on
         ("--samples 5", "samples must be at least 100"),
         ("--confidence 1", "strictly between 0 and 1"),
         ("--largest -1", "radius above 0"),
+        ("--largest 1 --method lipschitz", "lipschitz does not search"),
+        ("--largest 1 --sigma 0.1", "smoothing does not search"),
+        ("--vote soft", "there is no --sigma"),
+        ("--vote hard --method local", "there is no --sigma"),
         ("--batch_size 0", "batch_size must be at least 1"),
     ],
 )

@@ -37,7 +37,7 @@ def certify(
     method: Method | None = None,
     norm: Norm | None = None,
     sigma: float | None = None,
-    vote: Vote = "hard",
+    vote: Vote | None = None,
     samples: int = 10_000,
     selection: int = 100,
     confidence: float = 0.999,
@@ -66,7 +66,8 @@ def certify(
             ball, slower and at least as large); by default smoothing for a smoothed classifier, else local.
         norm: norm of the radii; by default that of the profile they join, else l2.
         sigma: smooth the classifier with noise of this standard deviation, in units of the image range.
-        vote: what a smoothed classifier averages: hard (votes) or soft (probabilities, which gradients pass).
+        vote: what --sigma makes the classifier average: hard (votes) or soft (probabilities, which gradients pass); by
+            default hard.
         samples: noisy copies of each image that bounds are made from.
         selection: further noisy copies that its class is chosen from.
         confidence: probability with which each radius of smoothing holds.
@@ -88,12 +89,14 @@ def certify(
         Misuse: for anything that cannot be done, before any work.
     """
     out = None if out is None else Path(out)
+    _check(split, norm, sigma, method, vote)
+    vote = vote or "hard"
     options = dict(locals())
-    _check(split, norm, sigma, method)
     recipe = recipe_of(model)
     size: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
     sampling = Sampling(samples=samples, selection=selection, confidence=confidence, enough=enough, seed=seed, **size)
-    Certification(method=method or "local", largest=largest, sampling=sampling, **size)
+    first = method or ("local" if sigma is None else "smoothing")
+    Certification(method=first, largest=largest, sampling=sampling, **size)
     source = Source.of(recipe, data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
     images = decoded(getattr(source.open(), split))
     classifier = open_whole(model, images, weights=weights, seed=seed)
@@ -131,12 +134,17 @@ def certify(
     return result
 
 
-def _check(split: str, norm: str | None, sigma: float | None, method: str | None) -> None:
+def _check(split: str, norm: str | None, sigma: float | None, method: str | None, vote: str | None) -> None:
     check_split(split)
     if norm is not None and norm not in NORMS:
         raise Misuse(f"unknown norm {norm!r}; {suggestion(str(norm), NORMS)}")
     if sigma is not None and method not in {None, "smoothing"}:
         raise Misuse(f"--sigma smooths the classifier, which --method {method} does not certify; leave one of them out")
+    if vote is not None and sigma is None:
+        raise Misuse(
+            f"--vote {vote} says what --sigma makes the classifier average, and there is no --sigma; give one, or "
+            "leave the vote out: a classifier that is smoothed already has its own"
+        )
     if process_state().num_processes > 1:
         raise Misuse("certify works in one process; start it without accelerate launch")
 

@@ -36,7 +36,7 @@ class Certification:
     Args:
         method: smoothing for a smoothed classifier; lipschitz or local for others.
         norm: norm in which radii are stated. Smoothing proves l2 balls; balls of other norms that lie inside are given.
-        largest: radii beyond this are of no interest to `local`, which searches for them.
+        largest: radii beyond this are of no interest to `local`, which alone searches for them.
         sampling: samples and confidence of `smoothing`.
         batch_size: images at a time of the other methods.
     """
@@ -56,6 +56,10 @@ class Certification:
             raise Misuse(f"batch_size must be at least 1; got {self.batch_size}")
         if self.largest is not None and not self.largest > 0:
             raise Misuse(f"largest is a radius above 0, or None; got {self.largest}")
+        if self.largest is not None and self.method != "local":
+            raise Misuse(
+                f"largest ends the search for radii of the method local; {self.method} does not search, leave it out"
+            )
 
 
 def certify(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import mpmath
 import pytest
 import torch
@@ -9,7 +11,8 @@ from torch.nn import functional
 
 from poise.core.misuse import Misuse
 from poise.models import load_model, open_model, save_model
-from poise.models.mixing import Blend, MixedClassifier, Sharpening
+from poise.models.mixing import Blend, MixedClassifier, Sharpening, branches
+from poise.models.mixing.branches import Seen
 from poise.models.mixing.logspace import log_mean, log_of, log_probabilities, log_weights
 from tests.models.mixing.branches import SHAPE, gated, given, network, ones
 
@@ -242,3 +245,37 @@ def test_on_cuda_the_streams_change_nothing():
         slope = torch.autograd.grad(found[:, 0].sum(), leaf)[0]
         assert torch.allclose(found.cpu(), expected, atol=1e-3)
         assert slope.isfinite().all()
+
+
+class _OnCuda(torch.Tensor):
+    """Says that it lies on a CUDA device."""
+
+    is_cuda = True
+    device = torch.device("cuda", 0)
+
+    def record_stream(self, stream):
+        """Streams have no memory here."""
+
+
+def test_all_passes_on_a_device_share_one_stream_beside_the_current_one(monkeypatch, unchecked):
+    """What the allocator holds for a stream serves no other one."""
+    made = []
+
+    class Stream:
+        def __init__(self, device=None):
+            made.append(device)
+
+        def wait_stream(self, other):
+            pass
+
+    current = Stream()
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    branches._beside.cache_clear()
+    images = torch.rand(2, 3).as_subclass(_OnCuda)
+    for _ in range(3):
+        first, second = branches.both(lambda each: Seen(each, []), lambda each: Seen(2 * each, []), images)
+    assert made == [None, images.device]
+    assert torch.equal(second.logits, 2 * first.logits)
+    branches._beside.cache_clear()

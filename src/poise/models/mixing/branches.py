@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -35,7 +36,7 @@ def both(standard: Run, robust: Run, images: Float[Tensor, "n *shape"]) -> tuple
     """
     if not images.is_cuda:
         return standard(images), robust(images)
-    here, beside = torch.cuda.current_stream(images.device), torch.cuda.Stream(images.device)  # type: ignore[no-untyped-call]
+    here, beside = torch.cuda.current_stream(images.device), _beside(images.device)
     beside.wait_stream(here)
     with torch.cuda.stream(beside):
         first = standard(images)
@@ -45,6 +46,12 @@ def both(standard: Run, robust: Run, images: Float[Tensor, "n *shape"]) -> tuple
     for tensor in (first.logits, *first.features):
         tensor.record_stream(here)
     return first, second
+
+
+@cache
+def _beside(device: torch.device) -> torch.cuda.Stream:
+    """The stream that first branches run on: one a device for all passes, as the allocator keeps memory by stream."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def refuse_strangers(standard: Classifier, robust: Classifier) -> None:

@@ -8,6 +8,7 @@ from poise.core.misuse import Misuse
 from poise.evaluation.soundness.catalogue import CHECKS, MODEL_CHECKS, RETRIAL_CHECKS, inspect_model, inspect_profile
 from poise.evaluation.soundness.check import Subject
 from poise.evaluation.soundness.finding import blocked
+from poise.models import smooth
 from tests.evaluation.soundness.subjects import STREAM, THREAT, Around, StuckNorm, batch, digits, examined, healthy
 
 
@@ -36,6 +37,14 @@ def test_a_model_without_gradient_is_not_attacked_again():
     findings = inspect_profile(_profile(healthy(), images), Around(after=torch.detach), images)
     assert [finding.status for finding in findings] == [*["pass"] * 4, *["note"] * 5]
     assert findings[-1].evidence.endswith("see gradient-graph")
+
+
+def test_a_model_of_hard_votes_is_attacked_again_through_its_soft_ones():
+    model, images = smooth(healthy(), sigma=0.05, samples=4).eval(), digits(12)
+    found = {each.check: each for each in inspect_profile(examined(model, images).profile, model, images, steps=5)}
+    assert not any("not attacked again" in each.evidence for each in found.values())
+    assert found["convergence"].evidence.endswith("fall to 10 steps")
+    assert found["adaptive"].status == "block"  # that profile names no surrogate
 
 
 def test_a_robust_figure_from_hidden_gradients_is_held_back():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -26,7 +27,7 @@ from poise.evaluation.soundness.gradients import GradientGraph, GradientNoise, Z
 from poise.evaluation.soundness.inner_optimisation import OptimisationInInference
 from poise.evaluation.soundness.outputs import FewClasses, InputRange, Probabilities
 from poise.evaluation.soundness.planting import Planted
-from poise.evaluation.soundness.probing import NoGradient, image_gradients, undisturbed
+from poise.evaluation.soundness.probing import NoGradient, image_gradients, outputs_of, undisturbed
 from poise.evaluation.soundness.retrial import RetrialCheck
 from poise.evaluation.soundness.sanity import MoreBudget, SingleStep, Vanishing
 from poise.evaluation.soundness.stability import BatchDependence, RandomisedOutput, TrainMode
@@ -144,11 +145,11 @@ def missing_checks(findings: Iterable[Finding]) -> tuple[str, ...]:
 
 
 def _differentiable(examined: Examined) -> bool:
-    """Whether attacks can take gradients of the model, tried on one image."""
+    """Whether attacks can take gradients of the model or of a surrogate that it offers, tried on one image."""
     one = examined.batch(examined.rows(examined.right() | ~examined.right(), "gradient")[:1])
     with undisturbed(examined.model, examined.stream("gradient")):
-        try:
-            image_gradients(examined.model, one.images, one.labels, cross_entropy)
-        except NoGradient:
-            return False
-    return True
+        for output in (examined.model, *outputs_of(examined.model).values()):
+            with suppress(NoGradient):
+                image_gradients(output, one.images, one.labels, cross_entropy)
+                return True
+    return False

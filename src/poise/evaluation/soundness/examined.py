@@ -126,44 +126,51 @@ class Examined:
         return self.attacked(batch, epsilon, purpose, steps=steps, loss=loss)[1]
 
     def attacked(
-        self, batch: Batch, epsilon: float, purpose: str, *, steps: int, loss: LossKind = "ce"
+        self,
+        batch: Batch,
+        epsilon: float,
+        purpose: str,
+        *,
+        steps: int,
+        loss: LossKind = "ce",
+        model_of: Callable[[Int[Tensor, " m"]], nn.Module] | None = None,
     ) -> tuple[Float[Tensor, "n *shape"], Bool[Tensor, " n"]]:
         """What a fresh run of APGD makes of examples, on the model or through a surrogate, and which it fools.
 
         A model whose output is random is asked and judged as in the examination: by the mean over the suite's passes.
+
+        Args:
+            batch: the examples.
+            epsilon: their budget.
+            purpose: what its randomness is for.
+            steps: of the attack.
+            loss: that it climbs.
+            model_of: gives the model for some rows of the batch, where that is not the examined one.
         """
         search = APGD(norm=self.norm, stream=self.stream(purpose), loss_kind=loss, steps=steps)
-        points, fallen = self.searched(search, batch, epsilon)
-        for through in outputs_of(self.model).values():
+        points, fallen = batch.images.clone(), torch.zeros_like(batch.labels, dtype=torch.bool)
+        for through in (None, *outputs_of(self.model).values()):
             left = (~fallen).nonzero()[:, 0]
             if len(left):
-                points[left], fallen[left] = self.searched(search, batch.select(left), epsilon, through=through)
+                points[left], fallen[left] = self._searched(search, batch, left, epsilon, through, model_of)
         return points, fallen
 
-    def searched(
+    def _searched(
         self,
         search: Search,
         batch: Batch,
+        rows: Tensor,
         epsilon: float,
-        *,
-        through: nn.Module | None = None,
-        model_of: Callable[[slice], nn.Module] | None = None,
-    ) -> tuple[Float[Tensor, "n *shape"], Bool[Tensor, " n"]]:
-        """What a search makes of examples, and which it fools (`run_search`), as many at a time as memory holds.
+        through: nn.Module | None,
+        model_of: Callable[[Tensor], nn.Module] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """What a search makes of some rows of a batch (`run_search`), as many at a time as memory holds."""
 
-        Args:
-            search: the attack.
-            batch: the examples.
-            epsilon: their budget.
-            through: a surrogate that is asked in the model's place.
-            model_of: gives the model that some of the batch's rows are for; by default the examined one.
-        """
+        def some(part: slice) -> tuple[Tensor, Tensor]:
+            model = model_of(rows[part]) if model_of else self.model
+            return run_search(search, model, problem(batch.select(rows[part]), epsilon), through, self.passes)
 
-        def some(rows: slice) -> tuple[Tensor, Tensor]:
-            model = model_of(rows) if model_of else self.model
-            return run_search(search, model, problem(batch.select(rows), epsilon), through, self.passes)
-
-        points, fallen = zip(*piecewise(some, len(batch), self.at_once), strict=True)
+        points, fallen = zip(*piecewise(some, len(rows), self.at_once), strict=True)
         return torch.cat(points), torch.cat(fallen)
 
 

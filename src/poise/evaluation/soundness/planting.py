@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from poise.attacks.answers import mean_prediction
-from poise.attacks.apgd import APGD
 from poise.attacks.rows import choose
 from poise.core.batch import Batch
 from poise.evaluation.soundness.examined import Examined
@@ -62,7 +61,8 @@ class Planted(RetrialCheck):
     examples where it gains no more than three standard errors are left out; where that is all, it is noted.
 
     Limits: random points come less far than attacks do, so this is the easiest of tests; it finds masked gradients and
-    no subtle weakness. Cost: 52 forward passes, 21 forward and backward passes of up to 64 images.
+    no subtle weakness. Cost: 52 forward passes, 21 forward and backward passes of up to 64 images, and as many more
+    forward and backward passes through each surrogate.
     """
 
     name = "planted"
@@ -79,11 +79,12 @@ class Planted(RetrialCheck):
             if given.passes > 1:
                 return self.finding("note", f"noise hides what random points do to the logits of {len(batch)} examples")
             return self.finding("warn", f"no random point moves the logits of any of {len(batch)} examples")
-        search = APGD(norm=given.norm, stream=given.stream(self.name), steps=SHORT)
-        found = given.searched(
-            search,
-            batch.select(possible),
+        chosen = batch.select(possible)
+        found = given.attacked(
+            chosen,
             given.epsilon,
+            self.name,
+            steps=SHORT,
             model_of=lambda rows: PlantedModel(given.model, offsets[possible[rows]]),
         )[1]
         missed = len(found) - int(found.sum())

@@ -153,6 +153,15 @@ def test_a_mixture_counts_branches_and_all_that_is_tried():
     assert gate.label.startswith("training, 2 epochs")
 
 
+@pytest.mark.parametrize(("alphas", "tried"), [(None, 7 + 3), ([0.92], 1 + 2)])
+def test_a_gate_counts_its_calibration_and_the_bounds_on_both_sides(alphas, tried):
+    words = {"standard": "small", "robust": "small", "data": "digits", "limit": LIMIT, "validate_on": 10}
+    words |= {"threat": poise.Threat(epsilon=0.1), "method": "network", "training": poise.Training(epochs=1)}
+    _, calibration, _, _, mixtures, _ = poise.rehearse("mix", alphas=alphas, calibrate=True, **words).works
+    assert calibration.label.startswith("calibration")
+    assert mixtures.least == Passes(forward=tried * 10)
+
+
 VERBS = {
     "finetune": "small --data digits --trackers []",
     "update": "--old small --new small --data digits",

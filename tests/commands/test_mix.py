@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,12 +12,16 @@ from torch import nn
 
 import poise
 from poise.cli import main
-from poise.commands.mixing.sweep import Sweep, clean_accuracies
+from poise.commands.mix import _tried
+from poise.commands.mixing.mixtures import capped
+from poise.commands.mixing.sweep import Sweep, clean_accuracies, held_out
 from poise.core.misuse import Misuse
-from poise.evaluation import read_profile
-from poise.evaluation.frontier import read_frontier
+from poise.data import first
+from poise.evaluation import read_profile, share
+from poise.evaluation.frontier import Point, choose, read_frontier
 from poise.models import Classifier, load_model
-from poise.models.mixing import Blend, MixedClassifier
+from poise.models.mixing import Blend, MixedClassifier, SlopeGate
+from poise.models.mixing.calibration import calibrated_scale
 from tests.models_for_tests import linear_classifier, random_images
 
 QUICK = {"limit": 300, "validate_on": 30}
@@ -99,7 +104,12 @@ def test_a_gate_is_trained_alone_and_resumes(branches, tmp_path):
     assert {"train/gate", "train/told", "train/accuracy"} <= set(rows[0])
     mixed = run.classifier()
     assert mixed.alpha_low in {0.3, 0.6}
-    assert mixed.alpha_high == 1.0
+    frontier = read_frontier(run.path / "frontier.json")
+    bounds = [(point.alpha_low, point.alpha_high) for point in frontier.points[:-2]]
+    low = bounds[2][0]
+    assert bounds == [(0.3, 1.0), (0.6, 1.0), (low, 0.99), (low, 0.95), (low, 0.9)]
+    assert (mixed.alpha_low, mixed.alpha_high) == bounds[frontier.chosen]
+    assert (frontier.alphas.low, frontier.alphas.high) == bounds[frontier.chosen]
     for role, address in zip(("standard", "robust"), branches, strict=True):
         assert getattr(mixed, role).digest() == load_model(address.removeprefix("run:")).digest(), "a branch has moved"
     assert "gate" in mixed.surrogates()
@@ -110,6 +120,62 @@ def test_a_gate_is_trained_alone_and_resumes(branches, tmp_path):
     assert again.classifier().digest() == mixed.digest()
     assert {path: path.stat().st_mtime_ns for path in (run.path / "sweep").iterdir()} == kept
     assert len(again.history()) == 2
+
+
+def test_a_gate_is_trained_at_the_scale_that_validation_images_ask_for(branches, tmp_path, capsys):
+    options = {
+        "method": "network",
+        "alpha": 0.4,
+        "calibrate": True,
+        "training": poise.Training(epochs=1, batch_size=64),
+        "objective": poise.Mixing(steps=1),
+        **QUICK,
+    }
+    run = poise.mix(*branches, out=tmp_path / "scaled", **options)
+    mixed = run.classifier()
+    images = first(poise.open_data("digits", limit=300).validation, 30)
+    known = held_out(mixed.robust.eval(), images, poise.Threat(epsilon=0.1), 0)
+    expected = calibrated_scale(known, 0.985).blend.scale_robust
+    assert expected != 1
+    assert mixed.scales == (1.0, expected)
+    assert f"calibrated: the robust branch's logits are scaled by {expected:.4g}" in capsys.readouterr().err
+    assert (mixed.alpha_low, mixed.alpha_high) == (0.4, 1.0)
+    assert not (run.path / "frontier.json").exists()
+    (run.path / "model.safetensors").unlink()
+    again = poise.mix(*branches, out=tmp_path / "scaled", resume=True, **options)
+    assert again.classifier().digest() == mixed.digest()
+
+
+@pytest.mark.parametrize(("best", "chosen"), [(0.95, (0.6, 0.95)), (1.0, (0.6, 1.0))])
+def test_the_choice_is_made_among_all_bounds_of_a_gate(tmp_path, best, chosen):
+    """Of the lower bounds 0.6 is the best; an upper one below 1 is taken where it gains something."""
+
+    class Known(Sweep):
+        def points(self, mixed, blends):
+            for blend in blends:
+                bounds = blend.alpha_low, blend.alpha_high
+                clean = 50 + 20 * (bounds[0] == 0.6) + 10 * (bounds[1] == best)
+                yield Point(
+                    name=str(bounds),
+                    alpha_low=bounds[0],
+                    alpha_high=bounds[1],
+                    clean=share(clean, 100),
+                    robust=share(40, 100),
+                )
+
+        def measured(self, classifier, name):
+            return Point(name=name, alpha_low=1.0, alpha_high=1.0, clean=share(50, 100), robust=share(40, 100))
+
+    branch = linear_classifier(3, (1, 3, 3))
+    mixed = MixedClassifier.of(branch, branch, Blend(alpha_low=0.0, alpha_high=1.0), SlopeGate(1.0))
+    sweep = Known(
+        images=random_images(branch, 4), threat=poise.Threat(epsilon=0.1), suite="fast", seed=0, folder=tmp_path
+    )
+    frontier, blend = _tried(sweep, mixed, [replace(mixed.blend, alpha_low=low) for low in (0.5, 0.6, 0.92)], 1.0)
+    assert (blend.alpha_low, blend.alpha_high) == chosen
+    assert frontier.points[frontier.chosen].name == str(chosen)
+    assert [point.alpha_high for point in frontier.points] == [1.0, 1.0, 1.0, 0.99, 0.95, 0.9, 0.0, 1.0]
+    assert [each.alpha_high for each in capped(replace(mixed.blend, alpha_low=0.92))] == [0.99, 0.95]
 
 
 def test_nonlinear_mixing_needs_no_training_and_is_saved(branches, tmp_path):
@@ -199,7 +265,7 @@ def test_what_cannot_be_mixed_is_refused_before_anything_is_made(branches, tmp_p
         ({"method": "nonlinear", "alpha": 0.9}, "finds its alphas by calibration"),
         ({"objective": poise.Standard()}, "trained by the objective mixing; got standard"),
         ({"validate_on": 0}, "validate_on must be at least 1"),
-        ({"method": "network", "calibrate": True}, "scale of a constant mixture; the method is network"),
+        ({"method": "nonlinear", "calibrate": True}, "no effect on nonlinear mixing"),
     ):
         with pytest.raises(Misuse, match=words):
             poise.mix(*branches, out=out, **options)
@@ -219,9 +285,6 @@ def test_two_classes_are_not_mixed_nonlinearly(branches, tmp_path):
 
 
 def test_a_constraint_that_no_mixture_meets_is_told_with_the_nearest():
-    from poise.evaluation import share
-    from poise.evaluation.frontier import Point, choose
-
     def point(alpha, clean, robust):
         return Point(
             name=f"alpha {alpha}", alpha_low=alpha, alpha_high=alpha, clean=share(clean, 100), robust=share(robust, 100)

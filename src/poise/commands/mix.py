@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from poise.commands.fitting.fit import begun, trained
-from poise.commands.mixing.mixtures import ALPHAS, Method, Mixtures
+from poise.commands.mixing.mixtures import ALPHAS, Method, Mixtures, capped
 from poise.commands.mixing.sweep import Sweep, alphas_of
 from poise.commands.opening import Source, open_whole, placed
 from poise.commands.run import Run, recipe_of
@@ -67,10 +66,12 @@ def mix(
         method: constant (one alpha for all images), network (a trained gate chooses alpha), nonlinear (no training: the
             robust branch's confidence is sharpened, MixedNUTS; for 3 classes or more).
         alpha: the robust branch's weight, or the gate's lower bound; nothing is then tried or chosen.
-        alphas: the weights, or lower bounds, to try, in place of the default ones.
+        alphas: the weights, or lower bounds, to try, in place of the default ones. A gate's lower bound, once chosen,
+            is tried with upper bounds of 0.99, 0.95 and 0.9 too, where they lie above it.
         lose: robust accuracy that may be given up for clean accuracy, in points (percent) on the validation images.
-        calibrate: for a constant alpha: choose scale_robust by the robust branch's margins on validation images, and
-            try the alphas too that leave an attacker 0.5 to 10 % of its right predictions at most.
+        calibrate: choose scale_robust by the robust branch's margins on validation images, for a gate before it is
+            trained; with a constant alpha try those too that leave an attacker 0.5 to 10 % of its right predictions at
+            most.
         scale_standard: factor of the accurate branch's logits.
         scale_robust: factor of the robust branch's logits.
         gate_width: width of the gate in units of the branches'; 1 is that of the published one.
@@ -101,8 +102,8 @@ def mix(
     options = {name: value for name, value in locals().items() if name not in {"resume", "parent", "source"}}
     options |= asdict(source)
     _refuse_nonsense(method, objective, lose, validate_on, [*(alphas or ()), *(() if alpha is None else (alpha,))])
-    if calibrate and method != "constant":
-        raise Misuse(f"calibrate chooses the scale of a constant mixture; the method is {method}")
+    if calibrate and method == "nonlinear":
+        raise Misuse("calibrate chooses scale_robust, which has no effect on nonlinear mixing; leave it out")
     splits = source.open()
     if method == "nonlinear":
         refuse_few_classes(len(splits.train.classes))
@@ -123,41 +124,56 @@ def mix(
     folder = begun("mix", options, out, resume=resume, works=works, ignored=("lose", "alphas"))
     gated = None
     if task is not None:
+        task = work.calibrated(task) if calibrate else task
         gated = trained(task, folder, f"training the gate of {folder.path.name}", trackers=trackers)
     mixed, blends = work.candidates(method, gated, calibrate=calibrate)
     if alpha is None:
         sweep = Sweep(images=work.validation, threat=threat, suite=suite, seed=seed, folder=folder.path / "sweep")
-        frontier = _tried(sweep, mixed, blends, lose)
-        blends = [blends[frontier.chosen]]
+        frontier, chosen = _tried(sweep, mixed, blends, lose)
         if mixed.gate is not None:
-            frontier = replace(frontier, alphas=alphas_of(mixed.blended(blends[0]), sweep))
+            frontier = replace(frontier, alphas=alphas_of(mixed.blended(chosen), sweep))
         write_frontier(frontier, folder.frontier)
+        blends = [chosen]
     final = mixed.blended(blends[0])
     save_model(final.cpu(), folder.path)
     say(f"{folder.path}: {method} mixture, alpha {_range(final.alpha_low, final.alpha_high)}")
     return Run(folder)
 
 
-def _tried(sweep: Sweep, mixed: MixedClassifier, blends: Sequence[Blend], lose: float) -> Frontier:
-    """Both branches alone and every blend between them; the choice is made among the blends."""
+def _tried(sweep: Sweep, mixed: MixedClassifier, blends: Sequence[Blend], lose: float) -> tuple[Frontier, Blend]:
+    """Both branches alone and every blend between them, and the blend that is chosen.
+
+    Of a gate the lower bound is chosen under an upper one of 1, and then tried under smaller ones.
+    """
     say(f"on {len(sweep.images)} validation images, {sweep.threat}, {sweep.suite}:")
     standard = replace(sweep.measured(mixed.standard, "standard alone"), alpha_low=0.0, alpha_high=0.0)
     robust = _robust_alone(sweep, mixed, blends[0].scale_robust)
-    points: list[Point] = []
-    for point in itertools.chain((standard, robust), sweep.points(mixed, blends)):
-        say(f"  {point.name:<28} clean {_percent(point.clean)}  robust {_percent(point.robust)}")
-        points.append(point)
-    points = points[2:]
+    alone = _shown((standard, robust))
+    points = _shown(sweep.points(mixed, blends))
     chosen = choose(points, robust.robust, lose)
+    if mixed.gate is not None:
+        bounded = capped(blends[chosen])
+        blends, points = [*blends, *bounded], [*points, *_shown(sweep.points(mixed, bounded))]
+        chosen = choose(points, robust.robust, lose)
     say(f"chosen: {points[chosen].name}")
-    return Frontier(
+    frontier = Frontier(
         threat=str(sweep.threat),
         suite=sweep.suite,
         images=len(sweep.images),
-        points=(*points, standard, robust),
+        points=(*points, *alone),
         chosen=chosen,
         lose=lose,
     )
+    return frontier, blends[chosen]
+
+
+def _shown(points: Iterable[Point]) -> list[Point]:
+    """Measurements, told of as they come."""
+    found = []
+    for point in points:
+        say(f"  {point.name:<28} clean {_percent(point.clean)}  robust {_percent(point.robust)}")
+        found.append(point)
+    return found
 
 
 def _robust_alone(sweep: Sweep, mixed: MixedClassifier, scale: float) -> Point:

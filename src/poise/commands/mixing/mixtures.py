@@ -29,6 +29,8 @@ Method = Literal["constant", "network", "nonlinear"]
 
 ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Weights of the robust branch that are tried, as constants or as lower bounds."""
+HIGHS = (0.99, 0.95, 0.9)
+"""Upper bounds of a gate's alpha below 1 that are tried with the lower bound that was chosen."""
 KEEPS = (0.9, 0.95, 0.97, 0.985, 0.995)
 """Shares of robust predictions that calibration is to keep; each gives an alpha."""
 _KEEP = 0.985
@@ -83,6 +85,22 @@ class Mixtures:
         mixed.measure_gate(images.images(some).to(mixed.device))
         return Task(mixed, images, objective, Fixed(), self.threat, training, "none", self.seed)
 
+    def calibrated(self, task: Task) -> Task:
+        """The training of the gate with the scale of the robust branch's logits that calibration finds.
+
+        Where the validation images tell nothing, which is said, the training is as it was. It costs an attack on the
+        robust branch, and gives the same scale every time.
+        """
+        mixed = task.classifier
+        assert isinstance(mixed, MixedClassifier)  # noqa: S101 - `task` made it
+        try:
+            scale = calibrated_scale(self._held_out(), _KEEP).blend.scale_robust
+        except Misuse as error:
+            say(f"not calibrated: {error}")
+            return task
+        say(f"calibrated: the robust branch's logits are scaled by {scale:.4g}")
+        return replace(task, classifier=mixed.blended(replace(mixed.blend, scale_robust=scale)))
+
     def candidates(
         self, method: Method, trained: Classifier | None, *, calibrate: bool
     ) -> tuple[MixedClassifier, list[Blend]]:
@@ -107,8 +125,11 @@ class Mixtures:
 
     def _calibrated(self, choice: Callable[[HeldOut, float], Calibrated]) -> list[Blend]:
         """The blends that a calibration finds best, one for each share of robust predictions that it is to keep."""
-        known = held_out(self.plain.robust, self.validation, self.threat, self.seed)
+        known = self._held_out()
         return [_told(choice(known, keep)).blend for keep in KEEPS]
+
+    def _held_out(self) -> HeldOut:
+        return held_out(self.plain.robust, self.validation, self.threat, self.seed)
 
     def works(self, method: Method, task: Task | None, suite: Suite | None, *, calibrate: bool) -> list[Work]:
         """What trying them costs.
@@ -117,7 +138,7 @@ class Mixtures:
             method: how they are mixed.
             task: the training of the gate, where there is one.
             suite: the attacks that mixtures meet; None where nothing is tried.
-            calibrate: whether a constant mixture's scale is chosen.
+            calibrate: whether the scale of the robust branch's logits is chosen.
         """
         images, plain, works = self.validation, self.plain, []
         if task is not None:
@@ -131,7 +152,7 @@ class Mixtures:
             examination_work(branch, images, examination, "a branch") for branch in (plain.standard, plain.robust)
         ]
         mixed, count = plain if task is None else placed(task.classifier), len(self.alphas)
-        count += calibrate * len(KEEPS)
+        count += calibrate * len(KEEPS) if task is None else max(len(_highs(low)) for low in self.alphas)
         if method == "nonlinear":
             bent = Sharpening(scale=1.0, power=1.0, shift=0.0)
             mixed, count = plain.blended(replace(plain.blend, sharpening=bent)), len(KEEPS)
@@ -139,6 +160,15 @@ class Mixtures:
         if task is not None:
             works.append(passes_work("the gate's alphas", mixed, images, _ALPHAS_SEEN))
         return works
+
+
+def capped(blend: Blend) -> list[Blend]:
+    """A gate's blend with smaller upper bounds, where these lie above the lower one."""
+    return [replace(blend, alpha_high=high) for high in _highs(blend.alpha_low)]
+
+
+def _highs(low: float) -> list[float]:
+    return [high for high in HIGHS if high > low]
 
 
 def _told(found: Calibrated) -> Calibrated:

@@ -80,8 +80,8 @@ def test_what_is_no_number_is_nothing_and_what_is_infinite_as_large_as_the_large
     assert torch.equal(finite(plain), plain)
 
 
-@pytest.mark.parametrize("search", [APGD(norm="linf", stream=STREAM, steps=20), Square(norm="linf", stream=STREAM)])
-def test_what_overflows_in_fp16_is_asked_about_again(search):
+@pytest.mark.parametrize(("attack", "steps"), [(APGD, 20), (Square, 300)])
+def test_what_overflows_in_fp16_is_asked_about_again(attack, steps):
     """Activations of 10^5 and more: to fp16 they are infinite, and no attack would move."""
     model = _confident(1.0)
     with torch.no_grad():
@@ -93,6 +93,7 @@ def test_what_overflows_in_fp16_is_asked_about_again(search):
         pool = Pool(model=model, fetch=data.select, slots=60, proposing=proposing)
         with pool.open():
             items = deque(Item(row, 0.06) for row in range(60))
+            search = attack(norm="linf", stream=STREAM, steps=steps)
             outcomes = [o for part in pool.run(search, items) for o in part]
         broken[proposing] = sum(outcome.image is not None for outcome in outcomes)
     assert broken["fp32"] > 20

@@ -97,7 +97,7 @@ def profile(
         skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
         batch_size: images in work at a time; it changes the speed and not the verdicts. By default chosen by memory.
         proposing: precision of the passes that propose adversarial images; fp32 ones confirm each.
-        adaptive: attack a mixed model through each of its branches and its other surrogate outputs as well.
+        adaptive: attack a mixed or smoothed model through each of its branches and other surrogate outputs as well.
         compile: compile the passes that propose adversarial images; pays on long runs.
         soundness: check model and verdicts for the known ways in which an evaluation fools its user.
         allow: names of checks whose objection is overridden; the profile and its report say so. Needs the checks.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import stats
+from scipy import special
 
 from poise.core.misuse import Misuse
 from poise.evaluation.profile import Profile
@@ -38,8 +38,8 @@ def share(count: int, total: int, confidence: float = CONFIDENCE) -> Estimate:
     if not 0 <= count <= total or total < 1:
         raise Misuse(f"a share needs 0 <= count <= total and a total of at least 1; got {count} of {total}")
     tail = (1 - confidence) / 2
-    low = stats.beta.ppf(tail, count, total - count + 1) if count else 0.0
-    high = stats.beta.ppf(1 - tail, count + 1, total - count) if count < total else 1.0
+    low = special.betaincinv(count, total - count + 1, tail) if count else 0.0
+    high = special.betainccinv(count + 1, total - count, tail) if count < total else 1.0
     return Estimate(count / total, float(low), float(high))
 
 
@@ -82,7 +82,7 @@ def expected_robustness(profile: Profile) -> Estimate:
     value = float(parts.mean())
     if len(parts) < 2:
         return Estimate(value, 0.0, 1.0)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(parts) - 1) * parts.std(ddof=1) / np.sqrt(len(parts))
+    half = special.stdtrit(len(parts) - 1, (1 + CONFIDENCE) / 2) * parts.std(ddof=1) / np.sqrt(len(parts))
     return Estimate(value, max(0.0, value - float(half)), min(1.0, value + float(half)))
 
 

@@ -89,7 +89,7 @@ class ImageJournal:
 
     def write(self, images: Iterable[Found]) -> None:
         """Append images; they survive the end of the process at any instant from when this returns."""
-        with self._own.open("ab", buffering=0) as handle:
+        with self._own.open("ab") as handle:  # which writes on where the system took a part
             handle.write(b"".join(map(_packed, images)))
 
     def holds(self, row: int, point: int) -> bool:

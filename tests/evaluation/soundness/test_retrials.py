@@ -221,7 +221,7 @@ class _Cramped(nn.Module):
 
 @pytest.mark.parametrize("check", RETRIAL_CHECKS, ids=lambda check: check.name)
 def test_a_check_finds_the_same_whatever_fits_into_memory(check):
-    given = examined(healthy(), digits(20))
+    given = examined(healthy(), digits(20), steps=10)
     whole, cramped, roomy = check.inspect(given), _Cramped(7), _Cramped(20)
     assert check.inspect(replace(given, model=cramped)) == whole
     assert check.inspect(replace(given, model=roomy, at_once=6)) == whole

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy import special
 
 from poise.evaluation.curve import CONFIDENCE, Estimate, share
 from poise.evaluation.flips.pair import Pair
@@ -121,4 +121,5 @@ def rate(count: Count, confidence: float = CONFIDENCE) -> Estimate:
 
 
 def _mcnemar(lost: int, gained: int) -> float:
-    return float(stats.binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
+    """Exact and two-sided: of flips that go either way with equal chance."""
+    return min(1.0, 2 * float(special.bdtr(min(lost, gained), lost + gained, 0.5)))

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import stats
+from scipy import special
 
 from poise.evaluation.curve import share
 from poise.evaluation.flips.truth import Count
@@ -117,12 +117,16 @@ class Walk:
     @cached_property
     def numbers(self) -> Int[np.ndarray, " m"]:
         """How many steps may not be 0, but for a probability of `_OUTSIDE`."""
+        from scipy import stats  # noqa: PLC0415 - a second, which few gates need
+
         first, last = stats.binom.ppf([_OUTSIDE / 2, 1 - _OUTSIDE / 2], self.examples, self.differing)
         return np.arange(int(first), int(last) + 1)
 
     @cached_property
     def weights(self) -> Float[np.ndarray, " m"]:
         """The probability of each of these numbers."""
+        from scipy import stats  # noqa: PLC0415
+
         return np.asarray(stats.binom.pmf(self.numbers, self.examples, self.differing))
 
     def doubt(self, change: float) -> float:
@@ -139,7 +143,8 @@ class Walk:
     def _tail(self, change: float) -> float:
         """P(D >= steps), given how many steps are not 0 and summed over that."""
         up = min(max((self.differing + change) / (2 * self.differing), 0.0), 1.0)
-        beyond = stats.binom.sf(np.ceil((self.steps + self.numbers) / 2) - 1, self.numbers, up)
+        fewer = np.minimum(np.ceil((self.steps + self.numbers) / 2) - 1, self.numbers)
+        beyond = special.bdtrc(fewer, self.numbers, up)
         return float(self.weights @ beyond) + _OUTSIDE
 
     def _chernoff(self, change: float) -> float:

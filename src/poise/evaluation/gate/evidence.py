@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from scipy import stats
+from scipy import special
 
 from poise.evaluation.curve import share
 from poise.evaluation.flips.truth import Count
@@ -157,8 +157,8 @@ class Share(Bounded):
         if limit >= 1 if side == "at_most" else limit <= 0:
             return 0.0
         if side == "at_most":
-            return float(stats.binom.cdf(possible, total, limit))
-        return float(stats.binom.sf(certain - 1, total, limit))
+            return float(special.bdtr(possible, total, limit))
+        return float(special.bdtrc(certain - 1, total, limit))
 
     def bound(self, level: float, side: Side) -> float:
         """See `Bounded.bound`."""

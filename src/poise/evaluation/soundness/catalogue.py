@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from poise.core.batch import Batch
-from poise.core.losses import cross_entropy
 from poise.core.misuse import Misuse, suggestion
 from poise.core.streams import Stream
 from poise.core.threat import Threat
@@ -27,7 +25,7 @@ from poise.evaluation.soundness.gradients import GradientGraph, GradientNoise, Z
 from poise.evaluation.soundness.inner_optimisation import OptimisationInInference
 from poise.evaluation.soundness.outputs import FewClasses, InputRange, Probabilities
 from poise.evaluation.soundness.planting import Planted
-from poise.evaluation.soundness.probing import NoGradient, image_gradients, outputs_of, undisturbed
+from poise.evaluation.soundness.probing import no_gradient, outputs_of, undisturbed
 from poise.evaluation.soundness.retrial import RetrialCheck
 from poise.evaluation.soundness.sanity import MoreBudget, SingleStep, Vanishing
 from poise.evaluation.soundness.stability import BatchDependence, RandomisedOutput, TrainMode
@@ -148,8 +146,5 @@ def _differentiable(examined: Examined) -> bool:
     """Whether attacks can take gradients of the model or of a surrogate that it offers, tried on one image."""
     one = examined.batch(examined.rows(examined.right() | ~examined.right(), "gradient")[:1])
     with undisturbed(examined.model, examined.stream("gradient")):
-        for output in (examined.model, *outputs_of(examined.model).values()):
-            with suppress(NoGradient):
-                image_gradients(output, one.images, one.labels, cross_entropy)
-                return True
-    return False
+        outputs = (examined.model, *outputs_of(examined.model).values())
+        return any(no_gradient(output, one) is None for output in outputs)

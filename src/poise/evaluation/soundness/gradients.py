@@ -13,7 +13,14 @@ from poise.attacks.attack import Loss
 from poise.core.losses import cross_entropy, margin
 from poise.evaluation.soundness.check import ModelCheck, Subject
 from poise.evaluation.soundness.finding import Finding
-from poise.evaluation.soundness.probing import NoGradient, image_gradients, logits, neighbours, outputs_of
+from poise.evaluation.soundness.probing import (
+    NoGradient,
+    image_gradients,
+    logits,
+    neighbours,
+    no_gradient,
+    outputs_of,
+)
 
 LOSSES: Mapping[str, Loss] = MappingProxyType({"cross-entropy": cross_entropy, "margin": margin})
 """What attacks climb; where the label leads, DLR vanishes with the margin."""
@@ -41,7 +48,7 @@ class GradientGraph(ModelCheck):
     def look(self, given: Subject) -> Finding:
         """See `ModelCheck.look`."""
         offered = {"the model itself": given.model} | dict(outputs_of(given.model))
-        missing = {name: reason for name, output in offered.items() if (reason := _missing(given, output))}
+        missing = {name: reason for name, output in offered.items() if (reason := no_gradient(output, given.batch))}
         if len(missing) == len(offered):
             return self.finding("block", f"no gradient by the images: {next(iter(missing.values()))}")
         if missing:
@@ -119,15 +126,6 @@ class GradientNoise(ModelCheck):
             f"among {NEIGHBOURS} neighbours within half of {given.threat} margins move by {change:.2g} of their mean "
             f"size (limit {NOISE:g})",
         )
-
-
-def _missing(given: Subject, output: nn.Module) -> str | None:
-    """Why an output has no gradient by the images; None where it has one."""
-    try:
-        image_gradients(output, given.batch.images, given.batch.labels, cross_entropy)
-    except NoGradient as error:
-        return str(error)
-    return None
 
 
 def _faults(given: Subject, output: nn.Module) -> Bool[Tensor, "losses 2 n"] | None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from poise.attacks.attack import Loss
 from poise.core.batch import Batch
+from poise.core.losses import cross_entropy
 from poise.core.memory import out_of_memory, piecewise
 from poise.core.modes import evaluating
 from poise.core.norms import length, random_point
@@ -88,6 +89,15 @@ def _gradients(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss) -> 
     if found is None:
         raise NoGradient("the images are not part of the graph that leads to the logits")
     return found
+
+
+def no_gradient(model: nn.Module, batch: Batch) -> str | None:
+    """Why there is no gradient by a batch's images to take; None where there is one."""
+    try:
+        image_gradients(model, batch.images, batch.labels, cross_entropy)
+    except NoGradient as error:
+        return str(error)
+    return None
 
 
 def outputs_of(model: nn.Module) -> Mapping[str, nn.Module]:

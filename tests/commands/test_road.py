@@ -255,15 +255,15 @@ def whole(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("moment", [0.3, 0.9, 1.6])
-def test_a_process_killed_in_mid_epoch_resumes_to_the_same_weights(tmp_path, whole, moment):
-    """kill -9 on a real process, some time after its first step; a checkpoint stands every two steps."""
+def test_a_process_killed_again_and_again_in_mid_epoch_resumes_to_the_same_weights(tmp_path, whole):
+    """kill -9 on a real process, as a step begins and within one; a checkpoint stands every two of its thirty."""
     cut = tmp_path
-    with subprocess.Popen(SLOW, cwd=cut, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout.readline() == b"step\n"
-        time.sleep(moment)
-        os.kill(process.pid, signal.SIGKILL)
-    assert not (cut / "run" / "model.safetensors").exists()
+    for steps, later in ((4, 0.0), (9, 0.01), (10, 0.03)):
+        with subprocess.Popen(SLOW, cwd=cut, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert [process.stdout.readline() for _ in range(steps)] == [b"step\n"] * steps
+            time.sleep(later)
+            os.kill(process.pid, signal.SIGKILL)
+        assert not (cut / "run" / "model.safetensors").exists()
     subprocess.run(SLOW, cwd=cut, check=True, capture_output=True)
     assert load_model(cut / "run").digest() == load_model(whole / "run").digest()
     rows = [json.loads(line)["train/loss"] for line in (cut / "run" / "metrics.jsonl").read_text().splitlines()]

@@ -221,11 +221,11 @@ class _Cramped(nn.Module):
 
 @pytest.mark.parametrize("check", RETRIAL_CHECKS, ids=lambda check: check.name)
 def test_a_check_finds_the_same_whatever_fits_into_memory(check):
-    given = examined(healthy(), digits(20), steps=10)
-    whole, cramped, roomy = check.inspect(given), _Cramped(7), _Cramped(20)
+    given = examined(healthy(), digits(10), steps=10)
+    whole, cramped, roomy = check.inspect(given), _Cramped(3), _Cramped(10)
     assert check.inspect(replace(given, model=cramped)) == whole
-    assert check.inspect(replace(given, model=roomy, at_once=6)) == whole
-    assert max(roomy.seen) == 6
+    assert check.inspect(replace(given, model=roomy, at_once=4)) == whole
+    assert max(roomy.seen) == 4
 
 
 @pytest.mark.parametrize("check", MODEL_CHECKS, ids=lambda check: check.name)

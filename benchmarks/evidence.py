@@ -126,7 +126,9 @@ class Page:
             "transfer_gain": transfer_gain,
             "strict_table": strict_table,
             "transfer_picture": self.transfer_picture,
+            "pairs": lambda rows: _names(rows, "pair"),
             "updates_table": updates_table,
+            "strict_flips_table": strict_flips_table,
             "updates_cut": lambda rows, name: spread_of(cuts(rows, name)),
             "flips_picture": self.flips_picture,
             "frontier_table": frontier_table,
@@ -249,6 +251,23 @@ def updates_table(rows: Sequence[Row], pair: str | None = None) -> str:
     noise = spread_of([row["noise floor"]["robust flips"][0] for row in mine])
     body.append(("(noise floor)", *[""] * 3, noise, *[""] * 2))
     return table(head, body)
+
+
+def strict_flips_table(rows: Sequence[Row]) -> str:
+    """Robustness and its negative flips by several suites, on the same images."""
+    suites = list(rows[0]["suites"])
+    head = ("what", "new model", *(f"{figure}, {suite}" for figure in ("robust", "robust flips") for suite in suites))
+    body = [
+        (
+            row.get("pair", f"seed {row['seed']}"),
+            name,
+            *(shown(row["suites"][suite][name]["robust"]) for suite in suites),
+            *(shown(row["suites"][suite][name]["robust flips"]) if name != "old" else "" for suite in suites),
+        )
+        for row in rows
+        for name in row["suites"][suites[0]]
+    ]
+    return table((*head, "images"), [(*line, str(rows[0]["images"])) for line in body])
 
 
 def cuts(rows: Sequence[Row], name: str) -> list[float]:

@@ -5,7 +5,9 @@ naive swap), trained on as before (continued), and updated with PCT, PCAT, RCAT 
 the same epochs and the same attack. Each contender's learning rate and then its weights, where it has any, are chosen
 once for every pair, on validation images of its first seed and by the rule of `poise update`. Then each model is
 profiled on test images, and negative flips are counted between its verdicts and the old model's at every epsilon.
-The noise floor is what the old model loses against itself when it is profiled with another seed.
+The noise floor is what the old model loses against itself when it is profiled with another seed. Flips are a few per
+cent, so that many images count for more than a strong attack: `small` profiles with a cheap suite, and the models of
+the first seed strictly too, on fewer images, where the flips of both suites stand side by side.
 
     python -m benchmarks.updates --data torchvision:CIFAR10 [--scale small] [--pairs epochs] [--seeds 0 1] [--jobs 2]
 
@@ -19,7 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -73,6 +75,8 @@ class Scale:
         images: the most images of a split; None for all.
         judged: test images that are profiled.
         suite: attacks of the profiles.
+        strict: test images on which the models of the first seed are attacked by `strictest` too, at full epsilon.
+        strictest: attacks of these.
         base: options of the training of the new networks; old ones get less of something.
         update: options of every update.
         rates: learning rates to choose from.
@@ -92,10 +96,17 @@ class Scale:
     attack: PGD
     grid: list[tuple[float, float]] | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
+    strict: int = 0
+    strictest: Suite = "apgd"
     validate_on: int = 1000
     augmentation: Augmentation = "crop"
     image_size: int | None = None
     contenders: tuple[str, ...] = ("continued", "pct", "pcat", "rcat", "constrained")
+
+    @property
+    def suites(self) -> tuple[Suite, ...]:
+        """The attacks of the strict check: the profiles' and the strictest."""
+        return tuple(dict.fromkeys((self.suite, self.strictest)))
 
 
 SCALES = {
@@ -105,6 +116,7 @@ SCALES = {
         images=256,
         judged=64,
         suite="fast",
+        strict=16,
         base=Training(epochs=3, batch_size=64, learning_rate=5e-3),
         update=Training(epochs=1, batch_size=64, optimizer="sgd", weight_decay=0.0),
         rates=(1e-3, 1e-2),
@@ -117,8 +129,9 @@ SCALES = {
         network="timm:resnet10t",
         other="small",
         images=5000,
-        judged=500,
-        suite="apgd",
+        judged=2000,
+        suite="fast",
+        strict=300,
         base=Training(epochs=15, batch_size=128, learning_rate=5e-3),
         update=Training(epochs=5, batch_size=128, optimizer="sgd", weight_decay=0.0),
         rates=(1e-3, 1e-2),
@@ -247,17 +260,40 @@ class Updates(Bench[Scale]):
             **_COMMON,
         )
 
-    def profile(self, run: Run, out: Path, seed: int = 0) -> Profile:
-        """Verdicts on test images."""
-        return profiled(run.address, out=out, suite=self.scale.suite, limit=self.scale.judged, seed=seed)
+    def models(self, pair: str, seed: int) -> dict[str, Run]:
+        """What may take the old network's place."""
+        return {"naive": self.new(seed)} | {name: self.contender(name, pair, seed) for name in self.scale.contenders}
+
+    def profile(self, run: Run, seed: int = 0, soundness: bool = False) -> Profile:
+        """Verdicts on test images, kept in the run's folder."""
+        out, limit = run.path / f"profile{f'-{seed}' if seed else ''}.parquet", self.scale.judged
+        return profiled(run.address, out=out, suite=self.scale.suite, limit=limit, seed=seed, soundness=soundness)
+
+    def strictly(self, run: Run, suite: Suite) -> Profile:
+        """Verdicts on fewer test images, at full epsilon alone."""
+        out, limit = run.path / f"strict-{suite}.parquet", self.scale.strict
+        return profiled(run.address, out=out, points=[], suite=suite, limit=limit, soundness=False)
+
+    def strict_row(self, pair: str, seed: int) -> dict[str, Any]:
+        """What the strictest suite says of one pair and seed, beside the table's on the same images."""
+        return {"pair": pair, "seed": seed} | self.strict(self.old(pair, seed), self.models(pair, seed))
+
+    def strict(self, old: Run, models: Mapping[str, Run]) -> dict[str, Any]:
+        """Accuracy and flips at full epsilon by both suites."""
+        row: dict[str, Any] = {"images": self.scale.strict, "suites": {}}
+        for suite in self.scale.suites:
+            before = self.strictly(old, suite)
+            after = {name: self.strictly(run, suite) for name, run in models.items()}
+            row["suites"][suite] = {"old": accuracies(before)} | {
+                name: accuracies(found) | flipped(before, found) for name, found in after.items()
+            }
+        return row
 
     def row(self, pair: str, seed: int) -> dict[str, Any]:
         """All contenders of one pair and seed."""
-        place = self.place(pair, seed)
-        old = self.old(pair, seed)
-        before, again = (self.profile(old, place / f"old-{name}.parquet", at) for at, name in ((0, "a"), (1, "b")))
-        models = {"naive": self.new(seed)} | {name: self.contender(name, pair, seed) for name in self.scale.contenders}
-        after = {name: self.profile(run, place / f"{name}.parquet") for name, run in models.items()}
+        old, models = self.old(pair, seed), self.models(pair, seed)
+        before, again = (self.profile(old, seed) for seed in (0, 1))
+        after = {name: self.profile(run) for name, run in models.items()}
         row = {
             "pair": pair,
             "seed": seed,
@@ -283,9 +319,19 @@ def main() -> int:
         each(bench.new, {*seeds, first})  # before several pairs want it
         each(bench.old, pairs, [first] * len(pairs))  # before several contenders do
         each(bench.choice, *zip(*product(pairs, bench.scale.contenders), strict=True))
+        each(bench.profile, [bench.new(seed) for seed in seeds])  # as every pair of a seed wants it
         rows = each(bench.row, *zip(*jobs, strict=True))
-    figures = {"scale": asdict(bench.scale), "data": bench.data, "rows": rows} | _summary(rows)
+        strict = _strict(bench, pairs, each) if bench.scale.strict and first in seeds else []
+    figures = {"scale": asdict(bench.scale), "data": bench.data, "rows": rows, "strict": strict} | _summary(rows)
     return conclude("updates", _claims(rows), figures, bench.variant)
+
+
+def _strict(bench: Updates, pairs: Sequence[str], each: Callable[..., list[Any]]) -> list[Any]:
+    """Rows of the strict check, whose profiles are shared out first."""
+    first = bench.scale.seeds[0]
+    runs = {run.path: run for pair in pairs for run in (bench.old(pair, first), *bench.models(pair, first).values())}
+    each(bench.strictly, *zip(*product(runs.values(), bench.scale.suites), strict=True))
+    return each(bench.strict_row, pairs, [first] * len(pairs))
 
 
 def options_of(document: str | None) -> argparse.Namespace:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -93,11 +93,10 @@ class Mixtures:
         """
         mixed = task.classifier
         assert isinstance(mixed, MixedClassifier)  # noqa: S101 - `task` made it
-        try:
-            scale = calibrated_scale(self._held_out(), _KEEP).blend.scale_robust
-        except Misuse as error:
-            say(f"not calibrated: {error}")
+        found = self._scaled((_KEEP,))
+        if not found:
             return task
+        scale = found[0].blend.scale_robust
         say(f"calibrated: the robust branch's logits are scaled by {scale:.4g}")
         return replace(task, classifier=mixed.blended(replace(mixed.blend, scale_robust=scale)))
 
@@ -108,25 +107,22 @@ class Mixtures:
         if isinstance(trained, MixedClassifier):
             return trained.eval(), [replace(trained.blend, alpha_low=low) for low in self.alphas]
         if method == "nonlinear":
-            return self.plain, list(dict.fromkeys(self._calibrated(calibrated_sharpening)))
-        found = self._scaled() if calibrate else []
+            known = self._held_out()
+            return self.plain, list(dict.fromkeys(_told(calibrated_sharpening(known, keep)) for keep in KEEPS))
+        found = [_told(each) for each in self._scaled(KEEPS)] if calibrate else []
         scale = found[KEEPS.index(_KEEP)].scale_robust if found else self.scales[1]
         constant = [replace(Blend.constant(alpha), scale_robust=scale) for alpha in self.alphas]
         made = [replace(blend, scale_standard=self.scales[0]) for blend in (*constant, *found)]
         return self.plain, list(dict.fromkeys(made))
 
-    def _scaled(self) -> list[Blend]:
-        """Constant mixtures with calibrated scales; none where the validation images tell nothing, which is said."""
+    def _scaled(self, keeps: Sequence[float]) -> list[Calibrated]:
+        """Calibrated scales, one for each share to keep; none where validation images tell nothing, which is said."""
         try:
-            return self._calibrated(calibrated_scale)
+            known = self._held_out()
+            return [calibrated_scale(known, keep) for keep in keeps]
         except Misuse as error:
             say(f"not calibrated: {error}")
             return []
-
-    def _calibrated(self, choice: Callable[[HeldOut, float], Calibrated]) -> list[Blend]:
-        """The blends that a calibration finds best, one for each share of robust predictions that it is to keep."""
-        known = self._held_out()
-        return [_told(choice(known, keep)).blend for keep in KEEPS]
 
     def _held_out(self) -> HeldOut:
         return held_out(self.plain.robust, self.validation, self.threat, self.seed)
@@ -171,9 +167,9 @@ def _highs(low: float) -> list[float]:
     return [high for high in HIGHS if high > low]
 
 
-def _told(found: Calibrated) -> Calibrated:
+def _told(found: Calibrated) -> Blend:
     say(
         f"calibrated: alpha {found.blend.alpha_low:.4g} keeps {found.kept:.1%} of its right predictions "
         f"under attack and lets {found.fixable:.1%} of its clean mistakes be put right"
     )
-    return found
+    return found.blend

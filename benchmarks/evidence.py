@@ -168,6 +168,7 @@ class Page:
             axes.plot(list(at), 100 * np.asarray(values), marker="o", markersize=3, label=contender)
         axes.set(xlabel="epsilon, 1/255 (linf)", ylabel=label, ylim=(0, None))
         axes.legend(frameon=False, fontsize="small")
+        self.pictures.mkdir(parents=True, exist_ok=True)
         path = self.pictures / f"{name}.svg"
         with plt.rc_context({"svg.hashsalt": name}):
             figure.savefig(path, metadata={"Date": None})
@@ -206,19 +207,17 @@ def transfer_table(rows: Sequence[Row], backbone: str, epsilon: str) -> str:
 
 
 def strict_table(rows: Sequence[Row]) -> str:
-    """Robust accuracy by the whole AutoAttack beside that by another suite, on the same images."""
+    """Robust accuracy by the whole AutoAttack beside that by another suite on the same images, every seed's."""
     suites = [name for name, value in rows[0].items() if isinstance(value, list)]
+    keys = ("backbone", "epsilon", "contender")
+    by: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        by[tuple(row[key] for key in keys)].append(row)
     body = [
-        (
-            row["backbone"],
-            row["epsilon"],
-            row["contender"],
-            *(shown(row[suite]) for suite in suites),
-            str(row["images"]),
-        )
-        for row in rows
+        (*names, *(seeds_of([row[suite] for row in mine]) for suite in suites), f"{len(mine)} x {mine[0]['images']}")
+        for names, mine in by.items()
     ]
-    return table(("network", "epsilon", "schedule", *suites, "images"), body)
+    return table(("network", "epsilon", "schedule", *suites, "seeds x images"), body)
 
 
 def transfer_gain(rows: Sequence[Row], backbone: str, epsilon: str, name: str, over: str, figure: str) -> str:
@@ -361,6 +360,11 @@ def spread_of(shares: Sequence[float]) -> str:
         return "-"
     mean = f"{100 * float(np.mean(shares)):.1f}"
     return mean if len(shares) == 1 else f"{mean} ({100 * min(shares):.1f} to {100 * max(shares):.1f})"
+
+
+def seeds_of(estimates: Sequence[Sequence[float]]) -> str:
+    """What several seeds say (`spread_of`); of one seed alone its interval over images."""
+    return spread_of([value for value, *_ in estimates]) if len(estimates) > 1 else shown(estimates[0])
 
 
 def _names(rows: Sequence[Row], key: str) -> list[str]:

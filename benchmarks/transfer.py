@@ -4,7 +4,7 @@ Each contender fine-tunes the same pretrained network on a task that it does not
 the same images, epochs and attack. The learning rate is chosen for each contender by itself, among the same rates, on
 validation images of a seed that is not judged: by the mean of clean and robust accuracy, which is expected robustness
 by the trapezoid rule on two points. Then every seed is trained and profiled on test images. `strict` profiles a few
-images of the first seed with the whole AutoAttack, which says how far the suite of the table flatters.
+images with the whole AutoAttack, which says how far the suite of the table flatters.
 
     python -m benchmarks.transfer --data torchvision:CIFAR10 [--scale small] [--backbones cnn] [--seeds 0 1] [--jobs 2]
 
@@ -280,7 +280,8 @@ def main() -> int:
         rows, strict, rates = [], [], {}
         for backbone in backbones:
             rates[backbone] = _tuned(name, backbone, each)
-        for seed in scale.seeds if options.seeds is None else options.seeds:
+        seeds = options.seeds or scale.seeds
+        for seed in seeds:
             for backbone in backbones:
                 cells = _cells(name, backbone, (seed,), rates[backbone])
                 each(trained, {cell.place(folder): cell for cell in cells}.values())  # epsilons share the standard one
@@ -289,7 +290,7 @@ def main() -> int:
                 _tell([row for row in rows if row["backbone"] == backbone])
         for backbone in backbones:
             if scale.plans[backbone].strict:
-                strict += each(strictly, _cells(name, backbone, scale.seeds[:1], rates[backbone]))
+                strict += each(strictly, _cells(name, backbone, seeds, rates[backbone]))
     figures = {"scale": asdict(scale), "data": options.data, "rates": rates, "strict": strict, "rows": rows}
     return conclude("transfer", _claims(rows), figures, bench.variant)
 

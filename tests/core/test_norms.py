@@ -81,6 +81,23 @@ def test_float32_projection_of_a_large_image_stays_in_the_ball(norm):
 
 
 @norms
+def test_projection_of_points_of_any_scale_is_that_in_double_precision(norm):
+    origin, scales = torch.rand(6, 3, 16, 16), torch.tensor([1e-30, 1e-4, 1.0, 1e3, 1e18, 1e30])
+    points, radius = origin + per_example(scales, origin) * torch.randn_like(origin), torch.full((6,), 0.5)
+    exact = project(points.double(), origin.double(), radius.double(), norm)
+    torch.testing.assert_close(project(points, origin, radius, norm).double(), exact, rtol=0, atol=1e-6)
+
+
+@norms
+@pytest.mark.parametrize("spread", [0.01, 0.5, 5.0])
+def test_where_waiting_is_dear_projections_are_the_same(norm, spread, monkeypatch):
+    points, origin, radius = _problem(7, (3, 8, 8), spread)
+    waited = project(points, origin, radius, norm)
+    monkeypatch.setattr("poise.core.saturation.on_host", lambda _: False)
+    torch.testing.assert_close(project(points, origin, radius, norm), waited, rtol=0, atol=1e-12)
+
+
+@norms
 def test_random_points_fill_the_ball(norm):
     """The share of a uniform sample that lies within half the radius is 2^-d."""
     count, dimension = 20_000, 3

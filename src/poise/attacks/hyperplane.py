@@ -6,7 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from poise.core.threat import BOX, Norm
+from poise.core.norms import headroom
+from poise.core.saturation import exclusive_sum, time_to_gain
+from poise.core.threat import Norm
 
 
 def moves_onto_hyperplane(
@@ -20,8 +22,7 @@ def moves_onto_hyperplane(
     Every coordinate moves, if at all, in the direction in which the function rises (or falls, for a negative `rise`).
     How far is one equation in each norm: all by the same amount in linf, in proportion to the slope in l2, the
     steepest first in l1, each stopping where it meets the box (Croce & Hein 2020b, "Minimally distorted
-    adversarial examples with a fast adaptive boundary attack", section 3.1 and appendix). Sums over thousands of
-    coordinates are kept in float64.
+    adversarial examples with a fast adaptive boundary attack", section 3.1 and appendix).
 
     Args:
         points: where to start, in the box.
@@ -34,63 +35,25 @@ def moves_onto_hyperplane(
     """
     origin, steepness = points.flatten(1), slope.flatten(1)
     heading = steepness.sign() * rise.sign()[:, None]
-    room = torch.where(heading > 0, BOX[1] - origin, origin - BOX[0]).clamp(min=0)
-    room = torch.where(heading != 0, room, 0).double()
-    weight, goal = steepness.abs().double(), rise.abs().double()[:, None]
-    if norm == "l1":
-        size = _steepest_first(weight, room, goal)
-    elif norm == "l2":
-        stops = torch.where(room > 0, room / weight, 0)
-        size = (_time(weight * weight, stops, goal) * weight).minimum(room)
+    weight, room, goal = steepness.abs(), headroom(origin, heading), rise.abs()[:, None]
+    if norm == "linf":
+        size = room.minimum(time_to_gain(weight, room, goal))
     else:
-        size = room.minimum(_time(weight, room, goal))
-    return (heading * size.to(points.dtype)).view_as(points)
+        solve = _steepest_first if norm == "l1" else _in_proportion
+        size = solve(weight.double(), room.double(), goal.double()).to(points.dtype)
+    return (heading * size).view_as(points)
 
 
-def _time(speed: Tensor, stops: Tensor, goal: Tensor) -> Tensor:
-    """The earliest time at which coordinates have gained the goal, each gaining at its speed until it stops."""
-    solve = _time_by_newton if speed.device.type == "cpu" else _time_by_sorting
-    return solve(speed, stops, goal)
-
-
-def _time_by_sorting(speed: Tensor, stops: Tensor, goal: Tensor) -> Tensor:
-    """Sorted times tell which coordinates have stopped at the solution; the rest is one equation."""
-    stops, order = stops.sort(dim=1)
-    speed = speed.gather(1, order)
-    stopped = _exclusive_sum(speed * stops)
-    growing = speed.flip(1).cumsum(1).flip(1)
-    index = (stopped + stops * growing < goal).sum(1, keepdim=True).clamp(max=speed.shape[1] - 1)
-    return _equation(goal - stopped.gather(1, index), growing.gather(1, index))
-
-
-def _time_by_newton(speed: Tensor, stops: Tensor, goal: Tensor) -> Tensor:
-    """Newton's method from the start: the gain is concave, so no step goes too far, and it ends when no more stop.
-
-    A few passes instead of a sort, but somebody has to look whether it has ended, for which a device would wait.
-    """
-    gain, growing, time = speed * stops, stops > 0, torch.zeros_like(goal)
-    while True:
-        left = goal - gain.where(~growing, 0).sum(1, keepdim=True)
-        time = _equation(left, speed.where(growing, 0).sum(1, keepdim=True)).maximum(time)
-        still = stops > time
-        if torch.equal(still, growing):
-            return time
-        growing = still
-
-
-def _equation(left: Tensor, speed: Tensor) -> Tensor:
-    limits = torch.finfo(left.dtype)
-    return (left / speed.clamp(min=limits.tiny)).clamp(0, limits.max)
+def _in_proportion(weight: Tensor, room: Tensor, goal: Tensor) -> Tensor:
+    """Coordinates move in proportion to their weight, each as far as its room allows."""
+    stops = room / weight.clamp(min=torch.finfo(weight.dtype).tiny)
+    return (time_to_gain(weight.square(), stops, goal) * weight).minimum(room)
 
 
 def _steepest_first(weight: Tensor, room: Tensor, goal: Tensor) -> Tensor:
     """Coordinates in order of falling weight, each filled as far as its room or what is left of the goal allows."""
     ranked, order = weight.sort(dim=1, descending=True)
     free = room.gather(1, order)
-    left = (goal - _exclusive_sum(ranked * free)).clamp(min=0)
+    left = (goal - exclusive_sum(ranked * free)).clamp(min=0)
     filled = (left / ranked.clamp(min=torch.finfo(goal.dtype).tiny)).minimum(free)
     return torch.zeros_like(room).scatter_(1, order, filled)
-
-
-def _exclusive_sum(values: Tensor) -> Tensor:
-    return values.cumsum(1) - values

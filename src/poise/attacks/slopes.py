@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from poise.core.batch import on_host
+from poise.core.norms import per_example
+
 _MOST = 126
 """The largest exponent whose power of two, and its inverse, float32 holds in full."""
 
@@ -40,8 +43,9 @@ def differentiated(
     if not logits.requires_grad:
         return found.detach(), torch.zeros_like(points)
     exponent = pull.abs().amax(1, keepdim=True).frexp().exponent.clamp(-_MOST, _MOST)
-    way = _gradient(logits, points, pull.ldexp(-exponent), again=again)
-    return found.detach(), way.ldexp(exponent.view(-1, *(1,) * (points.ndim - 1)))
+    power = torch.ones_like(exponent, dtype=pull.dtype)
+    way = _gradient(logits, points, pull * power.ldexp(-exponent), again=again)
+    return found.detach(), way * per_example(power.ldexp(exponent)[:, 0], points)
 
 
 def finite(way: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
@@ -49,6 +53,8 @@ def finite(way: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
 
     An entry that is infinite becomes as large as the largest finite one of its row, one that is no number 0.
     """
+    if on_host(way) and way.sum().isfinite():
+        return way  # so that all of its terms are finite: to look is the cheapest there
     flat = way.flatten(1)
     largest = torch.where(flat.isfinite(), flat.abs(), 0).amax(1)
     bound = torch.where(largest > 0, largest, 1).view(-1, *(1,) * (way.ndim - 1))

@@ -40,6 +40,11 @@ def device_of(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
 
 
+def on_host(tensor: Shaped[Tensor, "*shape"]) -> bool:
+    """Whether a tensor's values may be looked at without waiting for a device."""
+    return tensor.device.type == "cpu"
+
+
 def sent(tensor: Shaped[Tensor, "*shape"], device: torch.device) -> Shaped[Tensor, "*shape"]:
     """A tensor on a device; work on the host goes on while it travels to CUDA.
 

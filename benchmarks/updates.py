@@ -58,6 +58,7 @@ from poise.training import Training
 THREAT = Threat(epsilon="8/255")
 TARGET, TOLERANCE = 0.38, 0.005
 RAMP = Hinge(start=0.0, stop=0.5)
+CEILINGS = (10.0, 3.0, 1.0)
 PAIRS = ("epochs", "images", "network")
 """By what the old network had less of: half the epochs, half the images, or it is of a weaker architecture.
 Seeds differ throughout."""
@@ -80,7 +81,8 @@ class Scale:
         base: options of the training of the new networks; old ones get less of something.
         update: options of every update.
         rates: learning rates to choose from.
-        grid: weights (alpha, beta) to choose from beside each objective's own; None for those published.
+        grid: weights (alpha, beta) to choose from beside each objective's own; None for those published. `constrained`
+            has its multiplier's ceiling to choose, among `CEILINGS`.
         attack: training attack of all.
         seeds: how many.
     """
@@ -134,7 +136,7 @@ SCALES = {
         strict=300,
         base=Training(epochs=15, batch_size=128, learning_rate=5e-3),
         update=Training(epochs=5, batch_size=128, optimizer="sgd", weight_decay=0.0),
-        rates=(1e-3, 1e-2),
+        rates=(1e-3, 1e-2, 1e-1),
         attack=PGD(steps=2, step_size=0.75),
         grid=[(0.75, 0.2), (0.3, 0.6)],
         image_size=16,
@@ -157,7 +159,7 @@ SCALES = {
         update=Training(
             epochs=12, batch_size=256, optimizer="sgd", weight_decay=0.0, precision="bf16", channels_last=True
         ),
-        rates=(1e-3, 1e-2, 3e-2),
+        rates=(1e-3, 1e-2, 1e-1),
         attack=PGD(),
         validate_on=2000,
     ),
@@ -226,6 +228,9 @@ class Updates(Bench[Scale]):
     def objectives(self, name: str) -> Mapping[str, Objective]:
         """A contender's objective with each of its weights, its own first."""
         own = self.objective(name)
+        if isinstance(own, Constrained):
+            ceilings = CEILINGS if self.scale.grid is None or self.scale.grid else CEILINGS[:1]
+            return {f"ceiling-{each:g}": replace(own, ceiling=each) for each in ceilings}
         return objectives_tried(own, _grid(own, self.scale.grid))
 
     def objective(self, name: str) -> Objective:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import count
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from poise.evaluation import read_profile
 from poise.evaluation.frontier import read_frontier
 from poise.evaluation.gate import read_gate
 from poise.models import load_model, open_model
+from poise.training import trainer
 
 SHORT = poise.Training(epochs=2, batch_size=64)
 QUICK = ["quickstart", "--epochs", "2", "--suite", "fast", "--limit", "80"]
@@ -30,10 +32,22 @@ QUICK = ["quickstart", "--epochs", "2", "--suite", "fast", "--limit", "80"]
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
-    """Two quickstarts with the same seed, each of two epochs and some of the images."""
-    root = tmp_path_factory.mktemp("quick")
-    for name in ("first", "again"):
-        assert main([*QUICK, "--out", str(root / name)]) == 0
+    """Two quickstarts of two epochs on some of the images, the second one interrupted in the middle of a training."""
+    root, steps = tmp_path_factory.mktemp("quick"), count()
+    assert main([*QUICK, "--out", str(root / "first")]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        step = trainer._Loop._step
+
+        def interrupted(self, *arguments):
+            if next(steps) == 10:  # in the third run, half-way
+                raise KeyboardInterrupt
+            return step(self, *arguments)
+
+        patch.setattr(trainer._Loop, "_step", interrupted)
+        again = [*QUICK, "--out", str(root / "again")]
+        assert main(again) == 130
+        assert not (root / "again" / "scheduled" / "model.safetensors").exists()
+        assert main(again) == 0
     return root
 
 
@@ -75,7 +89,8 @@ def test_the_update_takes_todays_model_into_yesterdays_place(quick):
     assert load_model(quick / "first" / "updated").digest() != load_model(quick / "first" / "today").digest()
 
 
-def test_the_same_seed_gives_the_same_numbers(quick):
+def test_the_same_seed_gives_the_same_numbers_after_an_interruption_too(quick):
+    assert not list(quick.glob("again-*"))
     assert verdicts(quick / "first") == verdicts(quick / "again")
 
 

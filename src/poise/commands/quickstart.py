@@ -8,14 +8,15 @@ from pathlib import Path
 
 from poise.commands.compare import compare
 from poise.commands.finetune import finetune
+from poise.commands.found_again import folder_of, marked, run_in
 from poise.commands.mix import mix
 from poise.commands.profile import profile
 from poise.commands.report import report
-from poise.commands.run import Run, fresh_path
+from poise.commands.run import Run
 from poise.commands.update import update
 from poise.commands.updating.regression import flip_figures
 from poise.commands.updating.trials import Trial, print_trials
-from poise.core.files import write_text
+from poise.core.files import digest_words, write_text
 from poise.core.modes import threads
 from poise.core.threat import Threat
 from poise.evaluation import Suite
@@ -38,6 +39,8 @@ TOLERANCE = 0.02
 ALPHAS, LOSE = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0], 2.0
 """Weights of the robust branch that are tried, and the points of robust accuracy on validation images that a mixture
 may give up; 1 is the robust branch alone, so that there always is one that gives up nothing."""
+
+_REPORT = "report.html"
 
 GATE = f"""\
 # What a model may lose in yesterday's place: poise compare fixed today --gate gate.yaml
@@ -66,7 +69,8 @@ def quickstart(
 
     Args:
         seed: decides everything random.
-        out: folder to create for the runs and the report, with a number behind it where that exists.
+        out: folder to create for the runs and the report, with a number behind it where that exists. One that the same
+            command began and did not end is gone on with.
         epochs: length of each training; today's model gets half as many again, the update a third.
         limit: use this many images of each split, the same ones every time.
         suite: the attacks that all are judged by: autoattack, apgd, pgd or fast.
@@ -74,7 +78,8 @@ def quickstart(
     Returns:
         The runs: standard, fixed, scheduled, today, updated, mixed.
     """
-    folder = on_main(lambda: fresh_path(out))
+    mark = digest_words([str(seed), str(epochs), str(limit), suite])
+    folder = on_main(lambda: marked(folder_of(out, mark, lambda at: (at / _REPORT).is_file()), mark))
     options = Training(epochs=epochs, batch_size=64, learning_rate=LEARNING_RATE)
     with threads(1):
         standard, yesterday, scheduled = _made_robust(folder, options, limit, seed)
@@ -82,17 +87,18 @@ def quickstart(
         mixed = _mixed(folder, standard, updated, seed)
         runs = [standard, yesterday, scheduled, today, updated, mixed]
         for run in runs:
-            profile(run.address, suite=suite, seed=seed)
+            if not run.folder.profile.is_file():
+                profile(run.address, suite=suite, seed=seed)
         on_main(partial(_compare, folder, yesterday, [today, updated]))
         title = "poise quickstart: handwritten digits"
-        report([str(run.path) for run in runs], out=folder / "report.html", title=title)
+        report([str(run.path) for run in runs], out=folder / _REPORT, title=title)
     return runs
 
 
 def _made_robust(folder: Path, options: Training, limit: int | None, seed: int) -> list[Run]:
     """The first chapter: a standard network, and two robust ones made from it."""
     common = partial(
-        finetune, data="digits", threat=THREAT, training=options, augmentation="none", limit=limit, seed=seed
+        run_in, finetune, data="digits", threat=THREAT, training=options, augmentation="none", limit=limit, seed=seed
     )
     standard = common("small", objective=Standard(), schedule=Fixed(), out=folder / "standard")
     robust = (("fixed", Fixed()), ("scheduled", Hinge()))
@@ -101,7 +107,8 @@ def _made_robust(folder: Path, options: Training, limit: int | None, seed: int) 
 
 def _replaced(folder: Path, yesterday: Run, options: Training, limit: int | None, seed: int) -> list[Run]:
     """The second chapter: a better model, and its congruent update from yesterday's."""
-    today = finetune(
+    today = run_in(
+        finetune,
         "small",
         "digits",
         threat=THREAT,
@@ -112,7 +119,8 @@ def _replaced(folder: Path, yesterday: Run, options: Training, limit: int | None
         out=folder / "today",
         seed=seed + 1,
     )
-    updated = update(
+    updated = run_in(
+        update,
         yesterday.address,
         today.address,
         "digits",
@@ -128,7 +136,8 @@ def _replaced(folder: Path, yesterday: Run, options: Training, limit: int | None
 
 def _mixed(folder: Path, standard: Run, robust: Run, seed: int) -> Run:
     """The third chapter: accuracy of the standard network, robustness of the robust one."""
-    return mix(
+    return run_in(
+        mix,
         standard.address,
         robust.address,
         "digits",

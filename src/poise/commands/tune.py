@@ -12,11 +12,11 @@ from typing import Any
 
 from poise.commands.finetune import fine_tuned, prepared
 from poise.commands.fitting.validation import Judging, validation
+from poise.commands.found_again import folder_of, marked
 from poise.commands.parsing import options_of
 from poise.commands.recipe import plain, read_recipe, recipe_text
 from poise.commands.rehearsal.demand import EXAMINATION_UNKNOWN, TRAINING_UNKNOWN
 from poise.commands.rehearsal.estimate import Work, rehearsal_of, rehearsed
-from poise.commands.searching.folders import marked, search_folder
 from poise.commands.searching.goals import Bound, figure_points, figures_of, read_bound
 from poise.commands.searching.space import (
     Space,
@@ -96,7 +96,11 @@ def tune(
     rehearsed("tune", options, lambda: search.works(trials), (*_UNKNOWN, *TRAINING_UNKNOWN, *EXAMINATION_UNKNOWN))
     search.suitable()
     mark = digest_words([search.identity, storage or "", str(seed)])
-    folder = Path(out) if out else search_folder(mark, lambda at: not storage and ended(at / "study.db", trials))
+
+    def over(at: Path) -> bool:
+        return not storage and ended(at / "study.db", trials)
+
+    folder = Path(out) if out else folder_of(Path("runs/tune"), mark, over)
     place = storage or str(marked(folder, mark) / "study.db")
     with open_study(place, identity=search.identity, prune_after=prune_after, seed=seed) as study:
         marked(folder, mark)

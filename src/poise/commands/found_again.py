@@ -1,0 +1,47 @@
+"""Folders that the same command finds again, and what was begun there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from poise.commands.run import Run, fresh_path
+from poise.core.files import write_text
+from poise.core.run_folder import RunFolder
+from poise.training import on_main
+
+_MARK = "command.mark"
+
+
+def folder_of(wanted: Path, mark: str, ended: Callable[[Path], bool]) -> Path:
+    """The newest of a folder and its numbered followers that a command with this mark began and has not ended.
+
+    Args:
+        wanted: the folder; where none was begun, it or the first free one behind it.
+        mark: a digest of what makes two commands the same.
+        ended: whether the work in a folder is at its end.
+    """
+    marks = [path for path in wanted.parent.glob(f"{wanted.name}*/{_MARK}") if path.read_text(encoding="utf-8") == mark]
+    newest = sorted(marks, key=lambda path: path.stat().st_mtime, reverse=True)
+    return next((path.parent for path in newest if not ended(path.parent)), None) or fresh_path(wanted)
+
+
+def marked(folder: Path, mark: str) -> Path:
+    """The folder, made where it is absent, with the mark by which it is found again."""
+    if not (folder / _MARK).exists():
+        write_text(folder / _MARK, mark)
+    return folder
+
+
+def run_in(make: Callable[..., Run], *arguments: object, out: Path, **options: object) -> Run:
+    """The run in a folder: as it is where it came to its end, else taken up, else begun.
+
+    Args:
+        make: `finetune`, `update` or `mix`.
+        arguments: its own.
+        out: the run's folder.
+        options: its own, the same as when the run was begun.
+    """
+    folder = RunFolder(out)
+    ended, begun = on_main(lambda: (folder.weights.is_file(), folder.recipe.is_file()))
+    return Run(folder) if ended else make(*arguments, out=out, resume=begun, **options)

@@ -17,9 +17,10 @@ import timm
 import torch
 from PIL import Image
 
-from benchmarks.harness import begun, finished
 from poise.commands.finetune import finetune
+from poise.commands.found_again import run_in
 from poise.core.files import written_whole
+from poise.core.run_folder import RunFolder
 from poise.core.streams import Stream
 from poise.data import ImageSet, open_data
 from poise.models import open_model, save_model
@@ -80,26 +81,24 @@ def start(name: str, data: str, folder: Path, task: Task, pretraining: Training)
         return Start(model="timm:tf_efficientnet_lite0", weights=str(_lite0(folder)), data=home, image_size=64)
     home = _task(folder / "others", data, OTHERS, counts)
     first = _task(folder / "first", data, FIRST, {"train": None, "validation": 500, "test": 500})
-    out = folder / name
-    if not finished(out):
-        finetune(
-            _untrained(name, folder),
-            first,
-            objective=Standard(),
-            schedule=Fixed(),
-            training=pretraining,
-            augmentation="crop",
-            validate_on=500,
-            trackers=(),
-            out=out,
-            resume=begun(out),
-        )
-    return Start(model=f"run:{out.as_posix()}", data=home)
+    run = run_in(
+        finetune,
+        _untrained(name, folder),
+        first,
+        objective=Standard(),
+        schedule=Fixed(),
+        training=pretraining,
+        augmentation="crop",
+        validate_on=500,
+        trackers=(),
+        out=folder / name,
+    )
+    return Start(model=run.address, data=home)
 
 
 def _untrained(name: str, folder: Path) -> str:
     out = folder / f"{name}-untrained"
-    if not finished(out):
+    if not RunFolder(out).weights.is_file():
         address, options = {"cnn": ("timm:resnet10t", {}), "vit": ("timm:vit_tiny_patch16_224", VIT)}[name]
         shape = (3, 32, 32)
         network = open_model(address, weights="random", classes=FIRST, shape=shape, new_head=True, options=options)

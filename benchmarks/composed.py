@@ -20,10 +20,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Claim, begun, conclude, cut, finished, shown, workers
+from benchmarks.harness import Claim, conclude, cut, shown, workers
 from benchmarks.updates import SCALES, TARGET, THREAT, Updates, accuracies, flipped, options_of
 from poise.commands.compare import compare
 from poise.commands.finetune import finetune
+from poise.commands.found_again import run_in
 from poise.commands.mix import mix
 from poise.commands.run import Run
 from poise.objectives import Standard
@@ -55,7 +56,8 @@ class Composed:
     def standard(self) -> Run:
         """The accurate branch of all products."""
         scale, out = self.bench.scale, self.bench.folder / "base" / f"standard-{self.seed}"
-        return finished(out) or finetune(
+        return run_in(
+            finetune,
             scale.network,
             self.bench.data,
             threat=THREAT,
@@ -68,14 +70,14 @@ class Composed:
             validate_on=0,
             trackers=(),
             out=out,
-            resume=begun(out),
             seed=500 + self.seed,
         )
 
     def product(self, name: str, robust: Run) -> Run:
         """The standard network mixed with a robust branch."""
         out = self.place / name
-        return finished(out) or mix(
+        return run_in(
+            mix,
             self.standard().address,
             robust.address,
             alphas=ALPHAS,
@@ -83,7 +85,6 @@ class Composed:
             calibrate=True,
             validate_on=self.bench.scale.validate_on,
             out=out,
-            resume=begun(out),
             seed=self.seed,
         )
 

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from benchmarks.harness import Bench, Claim, begun, bench_parser, conclude, finished, profiled, shown, workers
+from benchmarks.harness import Bench, Claim, bench_parser, conclude, profiled, shown, workers
 from poise.attacks import PGD
 from poise.commands.finetune import finetune
+from poise.commands.found_again import run_in
 from poise.commands.mix import Method, mix
 from poise.core.threat import Threat
 from poise.evaluation import Curve, Profile, Suite, accuracy_curve
@@ -99,7 +100,8 @@ class Frontier(Bench[Scale]):
     def branch(self, name: str) -> str:
         """The address of a branch, "standard" or "robust", trained where it is not yet."""
         out = self.folder / name
-        run = finished(out) or finetune(
+        run = run_in(
+            finetune,
             self.scale.network,
             self.data,
             threat=THREAT,
@@ -112,7 +114,6 @@ class Frontier(Bench[Scale]):
             validate_on=0,
             trackers=(),
             out=out,
-            resume=begun(out),
         )
         return run.address
 
@@ -126,7 +127,8 @@ class Frontier(Bench[Scale]):
             lose: points of robust accuracy on validation images that it may give up.
         """
         out, (method, seed) = self.folder / name, MIXTURES[name]
-        run = finished(out) or mix(
+        run = run_in(
+            mix,
             standard,
             robust,
             self.data,
@@ -140,7 +142,6 @@ class Frontier(Bench[Scale]):
             objective=Mixing(),
             limit=self.scale.limit,
             out=out,
-            resume=begun(out),
             seed=seed,
         )
         return run.address

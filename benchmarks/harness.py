@@ -22,8 +22,6 @@ from typing import Any, Generic, Self, TypeVar
 import torch
 
 from poise.commands.profile import profile
-from poise.commands.run import Run
-from poise.core.run_folder import RunFolder
 from poise.evaluation import Profile, read_profile
 
 RESULTS = Path(__file__).parent / "results"
@@ -59,16 +57,6 @@ def machine() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name(0).lower().replace(" ", "-")
     return f"{platform.machine()}-{os.cpu_count()}cpu"
-
-
-def begun(out: Path) -> bool:
-    """Whether a run was started in this folder."""
-    return RunFolder(out).recipe.is_file()
-
-
-def finished(out: Path) -> Run | None:
-    """The run in this folder, if it came to its end."""
-    return Run(RunFolder(out)) if RunFolder(out).weights.is_file() else None
 
 
 def profiled(address: str, data: str | None = None, *, out: Path, **options: Any) -> Profile:

@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from statistics import mean
 
-from benchmarks.harness import Bench, Claim, begun, bench_parser, conclude, finished, profiled, workers
+from benchmarks.harness import Bench, Claim, bench_parser, conclude, profiled, workers
 from poise.attacks import PGD
 from poise.commands.finetune import finetune
+from poise.commands.found_again import run_in
 from poise.commands.run import Run
 from poise.core.modes import Precision
 from poise.core.threat import Threat
@@ -86,7 +87,8 @@ class LowPrecision(Bench[Scale]):
     def run(self, precision: Precision, seed: int) -> Run:
         """A robust network, trained in a precision."""
         out = self.folder / f"{precision}-{seed}"
-        return finished(out) or finetune(
+        return run_in(
+            finetune,
             self.scale.network,
             self.data,
             threat=THREAT,
@@ -98,7 +100,6 @@ class LowPrecision(Bench[Scale]):
             validate_on=0,
             trackers=(),
             out=out,
-            resume=begun(out),
             seed=seed,
         )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 import poise
-from benchmarks.harness import begun, finished
+from poise.commands.found_again import run_in
 from poise.commands.run import Run
 
 DATA = "torchvision:CIFAR10"
@@ -71,7 +71,8 @@ def _trained(
     schedule: poise.Fixed | poise.Hinge,
     epochs: int = 4,
 ) -> Run:
-    return finished(folder) or poise.finetune(
+    return run_in(
+        poise.finetune,
         model,
         data,
         threat=THREAT,
@@ -83,7 +84,6 @@ def _trained(
         validate_on=0,
         trackers=(),
         out=folder,
-        resume=begun(folder),
     )
 
 

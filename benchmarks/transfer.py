@@ -27,10 +27,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.backbones import Start, Task, start
-from benchmarks.harness import Bench, Claim, begun, bench_parser, conclude, finished, profiled, spread, workers
+from benchmarks.harness import Bench, Claim, bench_parser, conclude, profiled, spread, workers
 from poise.attacks import PGD, Attack
 from poise.commands.finetune import finetune
 from poise.commands.fitting.fit import seconds
+from poise.commands.found_again import run_in
 from poise.commands.run import Run
 from poise.core.threat import Epsilon, Threat
 from poise.evaluation import Suite, accuracy_curve, expected_robustness
@@ -196,7 +197,8 @@ class Cell:
         scale = SCALES[self.scale]
         plan, out, begin = scale.plans[self.backbone], self.place(folder), start_of(self, folder, data)
         standard = self.contender == "standard"
-        return finished(out) or finetune(
+        return run_in(
+            finetune,
             begin.model,
             begin.data,
             weights=begin.weights,
@@ -209,7 +211,6 @@ class Cell:
             validate_on=scale.validate_on,
             trackers=(),
             out=out,
-            resume=begun(out),
             seed=self.seed,
         )
 

@@ -32,11 +32,9 @@ import numpy as np
 from benchmarks.harness import (
     Bench,
     Claim,
-    begun,
     bench_parser,
     conclude,
     cut,
-    finished,
     profiled,
     shown,
     spread,
@@ -44,6 +42,7 @@ from benchmarks.harness import (
 )
 from poise.attacks import PGD
 from poise.commands.finetune import finetune
+from poise.commands.found_again import run_in
 from poise.commands.run import Run
 from poise.commands.update import update
 from poise.commands.updating.trials import Trial, chosen, objectives_tried
@@ -196,7 +195,8 @@ class Updates(Bench[Scale]):
     def base(self, name: str, training: Training, images: int | None, seed: int, network: str | None = None) -> Run:
         """A robust network trained from scratch."""
         out, address = self.folder / "base" / name, network or self.scale.network
-        return finished(out) or finetune(
+        return run_in(
+            finetune,
             address,
             self.data,
             weights="random" if address.startswith("timm:") else None,
@@ -208,7 +208,6 @@ class Updates(Bench[Scale]):
             limit=images,
             validate_on=0,
             out=out,
-            resume=begun(out),
             seed=seed,
             **_COMMON,
         )
@@ -247,7 +246,8 @@ class Updates(Bench[Scale]):
     def update(self, name: str, trial: str, pair: str, seed: int, rate: float) -> Run:
         """One call of `poise update`."""
         out = self.place(pair, seed) / f"{name}-{trial}-{rate:g}"
-        return finished(out) or update(
+        return run_in(
+            update,
             self.old(pair, seed).address,
             self.new(seed).address,
             self.data,
@@ -260,7 +260,6 @@ class Updates(Bench[Scale]):
             limit=self.scale.images,
             validate_on=self.scale.validate_on,
             out=out,
-            resume=begun(out),
             seed=seed,
             **_COMMON,
         )

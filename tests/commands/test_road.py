@@ -45,9 +45,12 @@ def quick(tmp_path_factory):
 
         patch.setattr(trainer._Loop, "_step", interrupted)
         again = [*QUICK, "--out", str(root / "again")]
+        told = []
+        patch.setattr("poise.commands.quickstart.say", told.append)
         assert main(again) == 130
         assert not (root / "again" / "scheduled" / "model.safetensors").exists()
         assert main(again) == 0
+        assert told == [f"{root / 'again'}: going on where it was interrupted"]
     return root
 
 

@@ -13,6 +13,7 @@ from poise.commands.mix import mix
 from poise.commands.profile import profile
 from poise.commands.report import report
 from poise.commands.run import Run
+from poise.commands.telling.terminal import say
 from poise.commands.update import update
 from poise.commands.updating.regression import flip_figures
 from poise.commands.updating.trials import Trial, print_trials
@@ -80,6 +81,8 @@ def quickstart(
     """
     mark = digest_words([str(seed), str(epochs), str(limit), suite])
     folder = on_main(lambda: marked(folder_of(out, mark, lambda at: (at / _REPORT).is_file()), mark))
+    if any(folder.glob("*/recipe.yaml")):
+        say(f"{folder}: going on where it was interrupted")
     options = Training(epochs=epochs, batch_size=64, learning_rate=LEARNING_RATE)
     with threads(1):
         standard, yesterday, scheduled = _made_robust(folder, options, limit, seed)

@@ -57,7 +57,7 @@ def finite(way: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
         return way  # so that all of its terms are finite: to look is the cheapest there
     flat = way.flatten(1)
     largest = torch.where(flat.isfinite(), flat.abs(), 0).amax(1)
-    bound = torch.where(largest > 0, largest, 1).view(-1, *(1,) * (way.ndim - 1))
+    bound = per_example(torch.where(largest > 0, largest, 1), way)
     return way.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf).clamp(-bound, bound)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,9 @@ def folder_of(wanted: Path, mark: str, ended: Callable[[Path], bool]) -> Path:
         mark: a digest of what makes two commands the same.
         ended: whether the work in a folder is at its end.
     """
-    marks = [path for path in wanted.parent.glob(f"{wanted.name}*/{_MARK}") if path.read_text(encoding="utf-8") == mark]
+    own = re.compile(rf"{re.escape(wanted.name)}(-\d+)?")
+    found = (path for path in wanted.parent.glob(f"*/{_MARK}") if own.fullmatch(path.parent.name))
+    marks = [path for path in found if path.read_text(encoding="utf-8") == mark]
     newest = sorted(marks, key=lambda path: path.stat().st_mtime, reverse=True)
     return next((path.parent for path in newest if not ended(path.parent)), None) or fresh_path(wanted)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Claim, conclude, cut, shown, workers
-from benchmarks.updates import SCALES, TARGET, THREAT, Updates, accuracies, flipped, options_of
+from benchmarks.updates import PAIRS, SCALES, TARGET, THREAT, Updates, accuracies, flipped, options_of
 from poise.commands.compare import compare
 from poise.commands.finetune import finetune
 from poise.commands.found_again import run_in
@@ -32,7 +32,7 @@ from poise.schedules import Fixed
 
 GATE = Path(__file__).parents[1] / "recipes" / "release-gate" / "gate.yaml"
 ALPHAS, LOSE = [0.6, 0.7, 0.8, 0.9, 0.95, 1.0], 2.0
-PAIR = "epochs"
+PAIR = PAIRS[0]
 PRODUCTS = ("yesterday", "naive", "congruent")
 
 
@@ -131,7 +131,7 @@ def main() -> int:
     bench = Updates.of(options, "updates", SCALES)
     seeds = options.seeds or bench.scale.seeds
     with workers(options.jobs) as each:
-        each(bench.choice, [PAIR], ["rcat"])  # before every seed wants it
+        each(bench.choice, ["rcat"])  # before every seed wants it
         rows = each(Composed.row, [Composed(bench, seed) for seed in seeds])
         first = bench.scale.seeds[0]
         strict = each(Composed.strict_row, [Composed(bench, first)]) if bench.scale.strict and first in seeds else []

@@ -75,7 +75,7 @@ def start(name: str, data: str, folder: Path, task: Task, pretraining: Training)
         task: size of the task.
         pretraining: of `cnn` and `vit`, on all images of their five classes.
     """
-    counts = {"train": task.train, "validation": task.validation, "test": task.test}
+    counts: dict[str, int | None] = {"train": task.train, "validation": task.validation, "test": task.test}
     if name == "lite0":
         home = _task(folder / "ten", data, FIRST + OTHERS, counts)
         return Start(model="timm:tf_efficientnet_lite0", weights=str(_lite0(folder)), data=home, image_size=64)

@@ -27,7 +27,7 @@ from poise.data import ImageSet, open_data
 from poise.evaluation.certificates.certificate import Method
 from poise.evaluation.certificates.certification import Certification, certify
 from poise.evaluation.certificates.sampling import Sampling
-from poise.models import Classifier, open_model, smooth
+from poise.models import Classifier, Smoothed, open_model, smooth
 from poise.models.mixing import Blend, MixedClassifier
 from poise.objectives import Standard
 from poise.schedules import Fixed
@@ -122,7 +122,8 @@ def digit_subjects(small: Classifier, folder: Path, sets: Sequence[ImageSet], *,
     mixed = MixedClassifier.of(accurate, robust, Blend(alpha_low=0.9, alpha_high=0.9, scale_robust=8.0)).eval()
     noisy = smooth(robust, sigma=_SIGMA, samples=_VOTES, seed=7)
     soft = smooth(robust, sigma=_SIGMA, samples=64, vote="soft", seed=8)
-    every, bounds = ("linf", "l2", "l1"), ("lipschitz", "local")
+    every: tuple[Norm, ...] = ("linf", "l2", "l1")
+    bounds: tuple[Method, ...] = ("lipschitz", "local")
     many = [each.select(torch.arange(min(len(each), 200 if quick else len(each)))) for each in sets]
     some, few = (
         [each.select(torch.arange(min(len(each), n // (5 if quick else 1)))) for each in sets[:1]] for n in (200, 50)
@@ -183,6 +184,8 @@ def _by_fresh_noise(model: Classifier, points: Tensor, labels: Tensor, fooled: T
     """Which points are told as another class than their label with many noise patterns that the attack has not seen."""
     again = copy.deepcopy(model)
     smoothing = (again.robust if isinstance(again, MixedClassifier) else again).network
+    if not isinstance(smoothing, Smoothed):
+        raise TypeError(f"fresh noise is for smoothed networks, not for {type(smoothing).__name__}")
     smoothing.samples, smoothing.seed = _FRESH, 9
     found = fooled.clone()
     if fooled.any():

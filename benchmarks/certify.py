@@ -18,10 +18,10 @@ import argparse
 import resource
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from benchmarks.certified import Subject, attacked, digit_subjects, trained
-from benchmarks.harness import Claim, conclude, spread
+from benchmarks.harness import Claim, conclude, seconds_of, spread
 from poise.core.batch import Batch
 from poise.data import ImageSet, open_data
 from poise.evaluation.certificates.sampling import Sampling, sampled
@@ -58,7 +58,7 @@ class Linear(torch.nn.Module):
 
 def main() -> int:
     """Train, time both, attack, conclude."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer samples and repetitions, a tenth of the attacks")
     parser.add_argument("--runs", nargs="*", type=Path, default=[], help="run folders to certify and attack as well")
     parser.add_argument("--data", default="digits", help="address of the images of these runs")
@@ -107,9 +107,7 @@ def _throughput(
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repetitions):
         for name, run in contenders.items():
-            start = time.process_time()
-            run()
-            seconds[name].append(time.process_time() - start)
+            seconds[name].append(seconds_of(run))
     drawn = sum(outcome.total for outcome in sampled(smoothing, batch, whole))
     figures: dict[str, Any] = {
         "images": len(rows),
@@ -149,7 +147,7 @@ def _peer(network: Classifier, pixels: np.ndarray, samples: int) -> dict[str, Ca
         alpha=1 - CONFIDENCE,
     )
     return {
-        f"toolbox, batches of {size}": lambda size=size: judge.certify(pixels, n=samples, batch_size=size)
+        f"toolbox, batches of {size}": partial(judge.certify, pixels, n=samples, batch_size=size)
         for size in PEER_BATCHES
     }
 

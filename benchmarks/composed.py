@@ -131,7 +131,7 @@ def main() -> int:
     bench = Updates.of(options, "updates", SCALES)
     seeds = options.seeds or bench.scale.seeds
     with workers(options.jobs) as each:
-        each(bench.choice, ["rcat"])  # before every seed wants it
+        each(bench.choice, [PAIR], ["rcat"])  # before every seed wants it
         rows = each(Composed.row, [Composed(bench, seed) for seed in seeds])
         first = bench.scale.seeds[0]
         strict = each(Composed.strict_row, [Composed(bench, first)]) if bench.scale.strict and first in seeds else []

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.harness import clock, seconds_of
 from poise.attacks.suites import units
 from poise.core.folding import folded
 from poise.core.modes import frozen
@@ -86,9 +87,9 @@ def ours(job: Job) -> dict[str, Any]:
     model, images = _opened(job)
     examination = Examination(threat=Threat(epsilon=job.epsilons[-1]), points=job.epsilons)
     with _counting() as rows:
-        start = _clock()
+        start = clock()
         profile = examine(model, images, examination, model_address="benchmark")
-        seconds = _clock() - start
+        seconds = clock() - start
     accuracy = [float(value) for value in profile.robust().mean(axis=0)]
     cost = _cost_of_one(model, images)
     demanded = _demanded(len(model.classes), cost, int((profile.robust_to > 0).sum()))
@@ -103,10 +104,10 @@ def official(job: Job) -> dict[str, Any]:
     model, images = _opened(job)
     pixels, labels = images.images(torch.arange(len(images))).to(model.device), images.labels.to(model.device)
     with _counting() as rows:
-        start = _clock()
+        start = clock()
         judge = AutoAttack(model, norm="Linf", eps=job.epsilons[-1], version="standard", seed=0, device=model.device)
         attacked = judge.run_standard_evaluation(pixels, labels, batch_size=_ROWS)[0]
-        seconds = _clock() - start
+        seconds = clock() - start
     with torch.no_grad():
         accuracy = float((model(attacked).argmax(1) == labels).double().mean())
     return {"accuracy": [accuracy], "seconds": seconds, **rows, "process": time.process_time()}
@@ -124,13 +125,6 @@ def _opened(job: Job) -> tuple[Classifier, ImageSet]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     images = open_data(job.data).test
     return load_model(Path(job.network)).eval().to(device), decoded(images.select(torch.arange(job.count)))
-
-
-def _clock() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
 
 
 @contextmanager
@@ -166,12 +160,7 @@ def _cost_of_one(model: Classifier, images: ImageSet) -> dict[str, float]:
 
 
 def _typical(work: Callable[[], Any]) -> float:
-    taken = []
-    for _ in range(_REPEATS):
-        start = _clock()
-        work()
-        taken.append(_clock() - start)
-    return median(taken)
+    return median(seconds_of(work) for _ in range(_REPEATS))
 
 
 def _demanded(classes: int, cost: dict[str, float], survivors: int) -> float:

@@ -147,7 +147,7 @@ def _process(worker: str, job: Job) -> dict[str, Any]:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer images; two minutes on two cores")
     parser.add_argument("--data", default="digits", help="address of the images (digits)")
     parser.add_argument("--model", default="small", help="address of the network to train (small)")

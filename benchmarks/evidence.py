@@ -76,7 +76,7 @@ class Result:
 
 def main() -> int:
     """Read, draw, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--machine", default=machine(), help="whose results; default: this one's, %(default)s")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "evidence.md")
     options = parser.parse_args()

@@ -25,7 +25,8 @@ from benchmarks.harness import Bench, Claim, bench_parser, conclude, profiled, s
 from poise.attacks import PGD
 from poise.commands.finetune import finetune
 from poise.commands.found_again import run_in
-from poise.commands.mix import Method, mix
+from poise.commands.mix import mix
+from poise.commands.mixing.mixtures import Method
 from poise.core.threat import Threat
 from poise.evaluation import Curve, Profile, Suite, accuracy_curve
 from poise.objectives import Adversarial, Mixing, Standard

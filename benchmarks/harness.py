@@ -11,6 +11,7 @@ import platform
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -143,6 +144,21 @@ def _follow_parent() -> None:
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Minimum, median and maximum."""
     return {"min": min(values), "median": median(values), "max": max(values)}
+
+
+def clock() -> float:
+    """Seconds of processor time, which other work on the machine hardly lengthens; on CUDA of the clock."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """What some work takes by `clock`."""
+    start = clock()
+    work()
+    return clock() - start
 
 
 def peak_above(work: Callable[[], object], device: str = "cpu") -> int:

@@ -15,14 +15,13 @@ import argparse
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from statistics import median
 
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Claim, conclude, peak_above, spread
+from benchmarks.harness import Claim, conclude, peak_above, seconds_of, spread
 from poise.models import open_model
 from poise.models.mixing import Blend, Gate, MixedClassifier, plan_gate
 from poise.models.mixing.features import seen_by
@@ -68,7 +67,7 @@ def _mixed(kind: str) -> MixedClassifier:
 def _parts(mixed: MixedClassifier, images: Tensor) -> Callable[[], object]:
     """Both branches and, on features that are there already, the gate."""
     gate = mixed.gate
-    if gate is None:
+    if not isinstance(gate, Gate):
         return lambda: (mixed.standard(images), mixed.robust(images))
     standard = seen_by(mixed.standard, images, gate.plan.standard_layers).features
     robust = seen_by(mixed.robust, images, gate.plan.robust_layers).features
@@ -81,24 +80,11 @@ def _timed(mixed: MixedClassifier, images: Tensor, repetitions: int) -> tuple[li
     parts = _parts(mixed, images)
     ratios, whole = [], []
     for repetition in range(repetitions + 2):
-        apart, together = _seconds(parts, images), _seconds(lambda: mixed(images), images)
+        apart, together = seconds_of(parts), seconds_of(lambda: mixed(images))
         if repetition >= 2:
             ratios.append(together / apart)
             whole.append(together)
     return ratios, whole
-
-
-def _seconds(work: Callable[[], object], images: Tensor) -> float:
-    if not images.is_cuda:
-        start = time.process_time()
-        work()
-        return time.process_time() - start
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    work()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1000
 
 
 def _peak(what: str, kind: str, batch: int) -> float:
@@ -126,7 +112,7 @@ def _weigh(worker: str, batch: int) -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer repetitions of smaller batches")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)

@@ -30,7 +30,7 @@ _ATTACK = poise.PGD(steps=3, step_size=0.5)
 
 def main() -> int:
     """Train what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options = with_networks(parser).parse_args()
     torch.set_num_threads(1)
     for run in networks(options.data, options.folder).values():

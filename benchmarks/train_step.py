@@ -20,7 +20,6 @@ import os
 import sys
 import tempfile
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +28,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.harness import Claim, conclude, spread
+from benchmarks.harness import Claim, clock, conclude, seconds_of, spread
 from poise.attacks import PGD
 from poise.core.modes import evaluating, frozen
 from poise.core.run_folder import RunFolder
@@ -109,22 +108,10 @@ def _measured(contenders: dict[str, Contender], rounds: int) -> dict[str, list[f
     found: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds + 1):
         for name, act in contenders.items():
-            _settle()
-            start = _now()
-            act()
-            _settle()
+            seconds = seconds_of(act)
             if turn:
-                found[name].append(_now() - start)
+                found[name].append(seconds)
     return found
-
-
-def _settle() -> None:
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def _now() -> float:
-    return time.perf_counter() if DEVICE.type == "cuda" else time.process_time()
 
 
 def _image_gradient(model: Classifier, images: torch.Tensor, labels: torch.Tensor) -> Contender:
@@ -143,7 +130,7 @@ def _full_gradient(model: Classifier, images: torch.Tensor, labels: torch.Tensor
 
     def act() -> None:
         mine.zero_grad(set_to_none=True)
-        nn.functional.cross_entropy(mine(images), labels).backward()
+        torch.autograd.backward(nn.functional.cross_entropy(mine(images), labels))
 
     return act
 
@@ -218,7 +205,7 @@ def _peers() -> dict[str, Callable[..., Contender]]:
 def _update(model: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor) -> None:
     model.train()
     optimizer.zero_grad()
-    nn.functional.cross_entropy(model(images), labels).backward()
+    torch.autograd.backward(nn.functional.cross_entropy(model(images), labels))
     optimizer.step()
 
 
@@ -286,11 +273,11 @@ def _schedule_savings() -> dict[str, float]:
             Training(epochs=50, batch_size=32),
         )
         passes: list[int] = []
-        model.network.register_forward_hook(lambda *_, passes=passes: passes.append(1))  # type: ignore[misc]
+        model.network.register_forward_hook(lambda *_, passes=passes: passes.append(1))
         with tempfile.TemporaryDirectory() as folder:
-            start = time.process_time()
+            start = clock()
             train(task, RunFolder.create(Path(folder) / "run"), trackers=())
-            found[name] = (len(passes), time.process_time() - start)
+            found[name] = (len(passes), clock() - start)
     return {
         "passes": found["hinge"][0] / found["fixed"][0],
         "processor time": found["hinge"][1] / found["fixed"][1],

@@ -20,7 +20,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -274,7 +274,7 @@ def main() -> int:
     with workers(options.jobs) as shared:
 
         def each(work: Callable[[Cell, Path, str], Any], cells: Iterable[Cell]) -> list[Any]:
-            return shared(partial(work, folder=folder, data=options.data), cells)
+            return shared(work, cells, repeat(folder), repeat(options.data))
 
         firsts = [_cells(name, backbone, (TUNING_SEED,), {})[0] for backbone in backbones]
         each(start_of, firsts)  # before others want the same

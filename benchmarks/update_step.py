@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from statistics import median
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness import Claim, conclude, spread
+from benchmarks.harness import Claim, conclude, seconds_of, spread
 from poise.attacks import PGD
 from poise.attacks.pgd import image_gradient
 from poise.core.batch import Batch
@@ -36,7 +35,7 @@ OBJECTIVES = (RCAT, PCAT, Constrained)
 
 def main() -> int:
     """Measure the pieces and the steps in turns."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer images and repetitions; about a minute of CPU time")
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
@@ -53,7 +52,7 @@ def main() -> int:
     seconds: dict[str, list[float]] = {name: [] for name in (*pieces, *steps)}
     for repeat in range(repeats + 1):
         for name, call in (*pieces.items(), *steps.items()):
-            spent = _seconds(call, device)
+            spent = seconds_of(call)
             if repeat:  # the first round warms up
                 seconds[name].append(spent)
     middle = {name: median(values) for name, values in seconds.items()}
@@ -73,19 +72,6 @@ def main() -> int:
         "RCAT with focus 0.5 over RCAT": middle["RCAT, focus 0.5"] / middle["RCAT"],
     }
     return conclude("update_step", claims, figures)
-
-
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
-    """CPU time of a call on the CPU, which other work on the machine does not lengthen; on a GPU time by the clock."""
-    clock = time.process_time
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        clock = time.perf_counter
-    start = clock()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return clock() - start
 
 
 class _Bench:
@@ -113,7 +99,7 @@ class _Bench:
         """One gradient to all weights, the network in train mode."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        cross_entropy(self.model(self.batch.images), self.batch.labels).mean().backward()
+        torch.autograd.backward(cross_entropy(self.model(self.batch.images), self.batch.labels).mean())
 
     def forward(self) -> Tensor:
         """One pass through a reference, without gradients."""
@@ -132,7 +118,7 @@ class _Bench:
             step = Step(self.model, self.batch, 8 / 255, "linf", stream, references, state)
             terms = objective.terms(step)
             self.optimizer.zero_grad(set_to_none=True)
-            terms["loss"].backward()
+            torch.autograd.backward(terms["loss"])
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
             with torch.no_grad():

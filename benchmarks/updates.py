@@ -3,11 +3,11 @@
 For every pair and seed an old and a better new network are trained from scratch. The new one is shipped as it is (the
 naive swap), trained on as before (continued), and updated with PCT, PCAT, RCAT and the constrained objective. All get
 the same epochs and the same attack. Each contender's learning rate and then its weights, where it has any, are chosen
-once, on validation images of the first pair and seed and by the rule of `poise update`, and hold for every pair. Then
-each model is profiled on test images, and negative flips are counted between its verdicts and the old model's at every
-epsilon. The noise floor is what the old model loses against itself when it is profiled with another seed. Flips are a
-few per cent, so that many images count for more than a strong attack: `small` profiles with a cheap suite, and the
-models of the first seed strictly too, on fewer images, where the flips of both suites stand side by side.
+for each pair on validation images of its first seed, by the rule of `poise update`. Then each model is profiled on test
+images, and negative flips are counted between its verdicts and the old model's at every epsilon. The noise floor is
+what the old model loses against itself when it is profiled with another seed. Flips are a few per cent, so that many
+images count for more than a strong attack: `small` profiles with a cheap suite, and the models of the first seed
+strictly too, on fewer images, where the flips of both suites stand side by side.
 
     python -m benchmarks.updates --data torchvision:CIFAR10 [--scale small] [--pairs epochs] [--seeds 0 1] [--jobs 2]
 
@@ -212,16 +212,16 @@ class Updates(Bench[Scale]):
             **_COMMON,
         )
 
-    def choice(self, name: str) -> tuple[float, str]:
-        """A contender's learning rate, with its own weights, then its weights: by the first pair's first seed."""
-        pair, first, trials = PAIRS[0], self.scale.seeds[0], list(self.objectives(name))
+    def choice(self, pair: str, name: str) -> tuple[float, str]:
+        """A contender's learning rate for a pair, with its own weights, then its weights: by the pair's first seed."""
+        first, trials = self.scale.seeds[0], list(self.objectives(name))
         rates = {f"{rate:g}": self.update(name, trials[0], pair, first, rate) for rate in self.scale.rates}
         rate = float(_best(rates))
         return rate, _best({trial: self.update(name, trial, pair, first, rate) for trial in trials})
 
     def contender(self, name: str, pair: str, seed: int) -> Run:
-        """An update with the contender's choice."""
-        rate, trial = self.choice(name)
+        """An update with the pair's choice."""
+        rate, trial = self.choice(pair, name)
         return self.update(name, trial, pair, seed, rate)
 
     def objectives(self, name: str) -> Mapping[str, Objective]:
@@ -321,8 +321,8 @@ def main() -> int:
     with workers(options.jobs) as each:
         first = bench.scale.seeds[0]
         each(bench.new, {*seeds, first})  # before several pairs want it
-        each(bench.old, [PAIRS[0]], [first])  # before several contenders do
-        each(bench.choice, bench.scale.contenders)
+        each(bench.old, pairs, [first] * len(pairs))  # before several contenders do
+        each(bench.choice, *zip(*product(pairs, bench.scale.contenders), strict=True))
         each(bench.profile, [bench.new(seed) for seed in seeds])  # as every pair of a seed wants it
         rows = each(bench.row, *zip(*jobs, strict=True))
         strict = _strict(bench, pairs, each) if bench.scale.strict and first in seeds else []

@@ -1,10 +1,11 @@
 """What certificates cost and whether they hold: beside adversarial-robustness-toolbox, and under attack.
 
-Throughput is CPU time of certifying the same digits with the same network, sigma, budget of samples and confidence,
-in interleaved repetitions on one thread; the peer gets the fastest of several batch sizes. In "full budget" the peer
-draws every sample, and poise all but those of images that it has given up for certain, whose number stands in the
-result. "One sigma is enough" answers another question, whether a given radius holds, which the peer cannot be asked:
-poise then draws far fewer samples and grants smaller radii, so it is no comparison at the same sample count.
+Throughput is CPU time (on CUDA time of the clock) of certifying the same digits with the same network, sigma, budget of
+samples and confidence, in interleaved repetitions on one thread; the peer gets the fastest of several batch sizes. In
+"full budget" the peer draws every sample, and poise all but those of images that it has given up for certain, whose
+number stands in the result. "One sigma is enough" answers another question, whether a given radius holds, which the
+peer cannot be asked: poise then draws far fewer samples and grants smaller radii, so it is no comparison at the same
+sample count.
 
 Then certified images of several models are attacked, each within its own radius (`certified`); what is counted are
 distinct certificates. The peer is imported where it is installed; without it its claims are left out, visibly.
@@ -15,6 +16,7 @@ distinct certificates. The peer is imported where it is installed; without it it
 from __future__ import annotations
 
 import argparse
+import copy
 import resource
 import sys
 import tempfile
@@ -30,7 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks.certified import Subject, attacked, digit_subjects, trained
-from benchmarks.harness import Claim, conclude, seconds_of, spread
+from benchmarks.harness import DEVICE, Claim, conclude, seconds_of, spread
 from poise.core.batch import Batch
 from poise.data import ImageSet, open_data
 from poise.evaluation.certificates.sampling import Sampling, sampled
@@ -94,7 +96,8 @@ def _throughput(
 ) -> tuple[dict[str, Any], list[Claim]]:
     """Samples a second of both, whole budgets, and images a second where a radius of one sigma is enough for ours."""
     rows = torch.arange(4)
-    batch = Batch(images.images(rows), images.labels[rows], images.keys[rows])
+    network = copy.deepcopy(network).to(DEVICE)
+    batch = Batch(images.images(rows), images.labels[rows], images.keys[rows]).to(network.device)
     smoothing = smooth(network, sigma=SIGMA).network
     assert isinstance(smoothing, Smoothed)  # noqa: S101
     whole = Sampling(samples=samples, selection=SELECTION, confidence=CONFIDENCE)
@@ -103,7 +106,7 @@ def _throughput(
         "poise": lambda: sampled(smoothing, batch, whole),
         "poise, radius of one sigma": lambda: sampled(smoothing, batch, enough),
     }
-    contenders |= _peer(network, batch.images.numpy(), samples)
+    contenders |= _peer(network, batch.images.numpy(force=True), samples)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repetitions):
         for name, run in contenders.items():

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import clock, seconds_of
+from benchmarks.harness import DEVICE, clock, seconds_of
 from poise.attacks.suites import units
 from poise.core.folding import folded
 from poise.core.modes import frozen
@@ -122,9 +122,8 @@ CONTENDERS: dict[str, Callable[[Job], dict[str, Any]]] = {
 
 
 def _opened(job: Job) -> tuple[Classifier, ImageSet]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     images = open_data(job.data).test
-    return load_model(Path(job.network)).eval().to(device), decoded(images.select(torch.arange(job.count)))
+    return load_model(Path(job.network)).eval().to(DEVICE), decoded(images.select(torch.arange(job.count)))
 
 
 @contextmanager

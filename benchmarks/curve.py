@@ -28,11 +28,11 @@ from typing import Any
 import torch
 
 from benchmarks.contenders import CONTENDERS, Job
-from benchmarks.harness import Claim, conclude
+from benchmarks.harness import DEVICE, Claim, conclude
 from poise.core.threat import Threat
 from poise.evaluation import epsilon_grid
 
-CUDA = torch.cuda.is_available()
+CUDA = DEVICE.type == "cuda"
 KEPT = Path("runs") / "benchmarks" / "curve"
 NETWORKS = ("robust", "plain")
 

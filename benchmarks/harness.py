@@ -26,6 +26,8 @@ from poise.commands.profile import profile
 from poise.evaluation import Profile, read_profile
 
 RESULTS = Path(__file__).parent / "results"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+"""Where benchmarks of single parts compute; those that train leave it to poise."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def clock() -> float:
     """Seconds of processor time, which other work on the machine hardly lengthens; on CUDA of the clock."""
-    if torch.cuda.is_available():
+    if DEVICE.type == "cuda":
         torch.cuda.synchronize()
         return time.perf_counter()
     return time.process_time()

@@ -21,7 +21,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Claim, conclude, peak_above, seconds_of, spread
+from benchmarks.harness import DEVICE, Claim, conclude, peak_above, seconds_of, spread
 from poise.models import open_model
 from poise.models.mixing import Blend, Gate, MixedClassifier, plan_gate
 from poise.models.mixing.features import seen_by
@@ -39,13 +39,12 @@ def main() -> int:
     if options.worker:
         return _weigh(options.worker, options.batch)
     repetitions, batch = (7, 16) if options.quick else (41, 64)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(1)
-    images = torch.rand(batch, *SHAPE, device=device)
+    images = torch.rand(batch, *SHAPE, device=DEVICE)
     figures: dict[str, object] = {"batch": batch, "repetitions": repetitions}
     claims = []
     for kind in ("constant", "gate"):
-        mixed = _mixed(kind).to(device).eval()
+        mixed = _mixed(kind).to(DEVICE).eval()
         ratios, whole = _timed(mixed, images, repetitions)
         memory = [_peak(what, kind, batch) for what in ("parts", "whole")]
         figures[kind] = {"ratio": spread(ratios), "seconds": spread(whole), "peak MiB, parts and mixed": memory}
@@ -98,8 +97,7 @@ def _peak(what: str, kind: str, batch: int) -> float:
 def _weigh(worker: str, batch: int) -> int:
     what, _, kind = worker.partition(":")
     torch.set_num_threads(1)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    mixed, images = _mixed(kind).to(device).eval(), torch.rand(batch, *SHAPE, device=device)
+    mixed, images = _mixed(kind).to(DEVICE).eval(), torch.rand(batch, *SHAPE, device=DEVICE)
     mixed(images[:1])  # loads the code of all kernels
 
     def passes() -> None:
@@ -107,7 +105,7 @@ def _weigh(worker: str, batch: int) -> int:
         for _ in range(3):
             work()
 
-    print(peak_above(passes, device.type) / 2**20)
+    print(peak_above(passes, DEVICE.type) / 2**20)
     return 0
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.harness import Claim, clock, conclude
+from benchmarks.harness import DEVICE, Claim, clock, conclude
 from poise.commands.finetune import finetune
 from poise.core.threat import Threat
 from poise.data import ImageSet, open_data
@@ -78,7 +78,7 @@ def _network(*, quick: bool) -> Classifier:
             training=Training(epochs=10 if quick else 30, batch_size=64, learning_rate=5e-3),
             out=Path(name) / "run",
         )
-        return run.classifier().eval()
+        return run.classifier().eval().to(DEVICE)
 
 
 def _curve(classifier: Classifier, images: ImageSet, options: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.harness import Claim, clock, conclude
+from benchmarks.harness import DEVICE, Claim, clock, conclude
 from benchmarks.networks import NAMES, networks, with_networks
 from poise.core.threat import Threat
 from poise.data import ImageSet, decoded, open_data
@@ -54,7 +54,7 @@ def main() -> int:
     for threat in (threat for threat in THREATS if threat.norm in norms):
         for name, classifier in classifiers.items():
             chosen = images.select(torch.arange(max(len(images) // _FEWER, 1))) if name == _LARGE else images
-            cells.append(_cell(options.folder / "parity", name, classifier.eval(), chosen, threat))
+            cells.append(_cell(options.folder / "parity", name, classifier.eval().to(DEVICE), chosen, threat))
             print(_line(cells[-1]), flush=True)
     worst = max(100 * (cell["poise"]["robust"] - cell["official"]["robust"]) / cell["images"] for cell in cells)
     claims = [
@@ -143,11 +143,11 @@ def _official(classifier: Classifier, images: ImageSet, threat: Threat) -> dict[
 
     start = clock()
     model, epsilon = _Contiguous(classifier), float(threat.epsilon)
-    pixels, labels = images.images(torch.arange(len(images))), images.labels
+    pixels, labels = images.images(torch.arange(len(images))).to(DEVICE), images.labels.to(DEVICE)
     left = (model(pixels).argmax(1) == labels).nonzero()[:, 0]
     clean, by, fallen = len(left), {}, []
     for attack in ATTACKS:
-        judge = AutoAttack(model, norm=threat.norm.capitalize(), eps=epsilon, version="standard", seed=0)
+        judge = AutoAttack(model, norm=threat.norm.capitalize(), eps=epsilon, version="standard", seed=0, device=DEVICE)
         judge.attacks_to_run = [attack]
         if len(left):
             attacked = judge.run_standard_evaluation(pixels[left], labels[left], batch_size=_BATCH)[0]

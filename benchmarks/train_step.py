@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.harness import Claim, clock, conclude, seconds_of, spread
+from benchmarks.harness import DEVICE, Claim, clock, conclude, seconds_of, spread
 from poise.attacks import PGD
 from poise.core.modes import evaluating, frozen
 from poise.core.run_folder import RunFolder
@@ -41,7 +41,6 @@ from poise.training import Task, Training, train
 
 STEPS, EPSILON, RATE = 10, 8 / 255, 0.01
 CLASSES = tuple("abcdefghij")
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PEERS = ("torchattacks", "foolbox", "art")
 
 Contender = Callable[[], object]

@@ -18,7 +18,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness import Claim, conclude, seconds_of, spread
+from benchmarks.harness import DEVICE, Claim, conclude, seconds_of, spread
 from poise.attacks import PGD
 from poise.attacks.pgd import image_gradient
 from poise.core.batch import Batch
@@ -39,9 +39,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer images and repetitions; about a minute of CPU time")
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     attack, repeats = PGD(), 5 if quick else 7
-    bench = _Bench(device, attack, images=(8 if quick else 16) if device.type == "cpu" else 128)
+    bench = _Bench(attack, images=(8 if quick else 16) if DEVICE.type == "cpu" else 128)
     pieces: dict[str, Callable[[], object]] = {
         "image gradient": bench.image_gradient,
         "full gradient": bench.full_gradient,
@@ -77,17 +76,17 @@ def main() -> int:
 class _Bench:
     """Three ResNet-18 on one batch of random images, in the modes that the trainer gives them."""
 
-    def __init__(self, device: torch.device, attack: PGD, images: int) -> None:
+    def __init__(self, attack: PGD, images: int) -> None:
         self.images, self.attack = images, attack
         self.model, self.old, self.new = (
-            open_model("resnet18", classes=CLASSES, shape=SHAPE, seed=seed).to(device) for seed in range(3)
+            open_model("resnet18", classes=CLASSES, shape=SHAPE, seed=seed).to(DEVICE) for seed in range(3)
         )
         for reference in (self.old, self.new):
             reference.eval().requires_grad_(False)
         generator = torch.Generator().manual_seed(0)
         pixels = torch.rand(images, *SHAPE, generator=generator)
         labels = torch.randint(len(CLASSES), (images,), generator=generator)
-        self.batch = Batch(pixels, labels, torch.arange(images)).to(device)
+        self.batch = Batch(pixels, labels, torch.arange(images)).to(DEVICE)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-4, momentum=0.9, fused=True)
 
     def image_gradient(self) -> Tensor:

@@ -65,7 +65,8 @@ class Result:
         """The command, the machine and the versions, as the line under a table."""
         where, versions = self.record["machine"], self.record["versions"]
         told = ", ".join(f"{name} {version}" for name, version in versions.items())
-        return f"`{self.record['command']}`; {where['kind']}, {where['threads']} thread(s); {told}"
+        kind = f"{where['kind']}{' with bf16' if where.get('bf16') else ''}"
+        return f"`{self.record['command']}`; {kind}, {where['threads']} thread(s); {told}"
 
     @property
     def claims(self) -> Sequence[Row]:

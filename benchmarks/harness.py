@@ -62,6 +62,15 @@ def machine() -> str:
     return f"{platform.machine()}-{os.cpu_count()}cpu"
 
 
+def cpu() -> tuple[str, bool]:
+    """The processor's name, and whether it computes in bf16: as Linux tells, else what Python knows, and no."""
+    told = Path("/proc/cpuinfo")
+    text = told.read_text(encoding="utf-8") if told.is_file() else ""
+    named = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    bf16 = not {"amx_bf16", "avx512_bf16", "bf16"}.isdisjoint(text.split())
+    return named[1] if named else platform.processor() or platform.machine(), bf16
+
+
 def profiled(address: str, data: str | None = None, *, out: Path, **options: Any) -> Profile:
     """The profile in this file, made by `poise profile` where it is not there yet, or taken up where it stopped."""
     if not out.is_file():
@@ -210,11 +219,13 @@ def conclude(name: str, claims: Sequence[Claim], figures: dict[str, Any], varian
         variant: sets results of the same benchmark apart.
     """
     RESULTS.mkdir(exist_ok=True)
+    processor, bf16 = cpu()
     record = {
         "command": " ".join(["python -m benchmarks." + name, *sys.argv[1:]]),
         "machine": {
             "kind": machine(),
-            "processor": platform.processor() or platform.machine(),
+            "processor": processor,
+            "bf16": bf16,
             "threads": torch.get_num_threads(),
         },
         "versions": {"python": platform.python_version()}

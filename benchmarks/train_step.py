@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.harness import DEVICE, Claim, clock, conclude, seconds_of, spread
+from benchmarks.harness import DEVICE, Claim, clock, conclude, cpu, seconds_of, spread
 from poise.attacks import PGD
 from poise.core.modes import evaluating, frozen
 from poise.core.run_folder import RunFolder
@@ -180,17 +180,11 @@ def _fast_contenders(model: Classifier, batch: int, rounds: int, *, full: bool) 
     fast: dict[str, Contender] = {}
     if full:
         fast["poise, compiled"] = _poise(model, batch, rounds, compile=True)
-    if DEVICE.type == "cuda" or _cpu_has_bf16():
+    if DEVICE.type == "cuda" or cpu()[1]:
         fast["poise, bf16"] = _poise(model, batch, rounds, precision="bf16", channels_last=True, compile=full)
     else:
         print("poise, bf16: left out, this processor does not compute in bf16")
     return fast
-
-
-def _cpu_has_bf16() -> bool:
-    path = Path("/proc/cpuinfo")
-    words = set(path.read_text(encoding="utf-8").split()) if path.is_file() else set()
-    return bool(words & {"amx_bf16", "avx512_bf16", "bf16"})
 
 
 def _peers() -> dict[str, Callable[..., Contender]]:

@@ -74,6 +74,13 @@ def test_when_memory_runs_out_the_step_is_taken_in_halves_and_the_person_is_told
     ]
 
 
+def test_a_batch_norm_with_nothing_to_learn_from_is_named_with_what_helps(tmp_path):
+    task = _task(Standard(), replace(OPTIONS, micro_batch=1))
+    task.classifier.network.append(torch.nn.BatchNorm1d(3).double())
+    with pytest.raises(Failure, match=r"single value a channel.*training\.micro_batch.*training\.batch_norm frozen"):
+        train(task, RunFolder.create(tmp_path / "run"), trackers=())
+
+
 def test_what_a_failed_attempt_did_to_running_statistics_is_undone(tmp_path):
     greedy = _weights(_task(_Greedy(), normalised=True), tmp_path / "greedy")
     pieces = _weights(_task(Standard(), replace(OPTIONS, micro_batch=4), normalised=True), tmp_path / "pieces")

@@ -14,7 +14,7 @@ from poise.core.folding import Shadow
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
-from poise.objectives import TRADES, Adversarial, Averaged, Guarded, Objective, Standard
+from poise.objectives import AWP, MART, TRADES, Adversarial, Averaged, Guarded, Objective, Standard
 from poise.schedules import Adaptive, Automatic, Cosine, Fixed, Hinge, Linear, Random
 from poise.training import Diverged, Task, Training, check_task, train
 from tests.models_for_tests import random_images, small_network
@@ -125,6 +125,94 @@ def test_a_run_cut_off_anywhere_and_resumed_ends_with_the_same_weights(tmp_path,
     first, second = RunFolder(tmp_path / "whole").history(), folder.history()
     drop = lambda rows: [{key: value for key, value in row.items() if key != "seconds"} for row in rows]  # noqa: E731
     assert drop(first) == drop(second)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_resumed_run_in_another_memory_layout_ends_with_the_same_weights(tmp_path, optimizer):
+    """Optimisers may step through memory in its order: what they remember must lie as the weights do."""
+    rate = 1e-2 if optimizer == "adamw" else 0.1
+    options = Training(
+        epochs=2, batch_size=16, learning_rate=rate, optimizer=optimizer, channels_last=True, checkpoint_every=3
+    )
+
+    def coloured() -> Task:
+        teacher = small_network((3, 6, 6), seed=9).eval()
+        return replace(_task(options=options), classifier=small_network((3, 6, 6)), images=random_images(teacher, 50))
+
+    def kill(share, facts):
+        if share > 0.5:
+            raise _Killed
+
+    whole, cut, resumed = coloured(), coloured(), coloured()
+    train(whole, _folder(tmp_path / "whole"), trackers=())
+    folder = _folder(tmp_path / "cut")
+    with pytest.raises(_Killed):
+        train(cut, folder, watch=kill, trackers=())
+    train(resumed, folder, trackers=())
+    assert _same(_weights(resumed), _weights(whole))
+
+
+def test_an_epoch_whose_validation_fails_is_not_trained_again(tmp_path):
+    folder, steps = _folder(tmp_path / "run"), []
+
+    def validate(classifier, epsilon):
+        if len(steps) == 8:
+            raise _Killed
+        return _accuracy(classifier, epsilon)
+
+    def count(share, facts):
+        steps.append(share)
+
+    with pytest.raises(_Killed):
+        train(_task(), folder, validate=validate, watch=count, trackers=())
+    steps.append("resumed")
+    resumed, whole = _task(), _task()
+    train(resumed, folder, validate=validate, watch=count, trackers=())
+    train(whole, _folder(tmp_path / "whole"), validate=_accuracy, trackers=())
+    assert len(steps) == 1 + 4 * 4
+    assert _same(_weights(resumed), _weights(whole))
+    drop = lambda rows: [{key: value for key, value in row.items() if key != "seconds"} for row in rows]  # noqa: E731
+    assert drop(folder.history()) == drop(RunFolder(tmp_path / "whole").history())
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Adversarial(attack=PGD(steps=2, model_mode="train")),
+        TRADES(attack=PGD(steps=2, model_mode="train")),
+        MART(attack=PGD(steps=2, model_mode="train")),
+        Guarded(judge=PGD(steps=2, model_mode="train"), every=1),
+        AWP(objective=TRADES(attack=PGD(steps=2, model_mode="train"))),
+    ],
+    ids=repr,
+)
+def test_every_objective_trains_on_images_attacked_in_train_mode(tmp_path, objective):
+    task = _task(objective=objective, schedule=Fixed(), options=replace(OPTIONS, epochs=1))
+    folder = _folder(tmp_path / "run")
+    train(task, folder, trackers=())
+    assert torch.isfinite(torch.tensor(folder.history()[-1]["train/loss"]))
+
+
+class _Masked(torch.nn.Module):
+    """Adds a mask of minus infinity where nothing is to be seen, as causal attention does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
+
+    def forward(self, logits):
+        return logits + self.mask.softmax(1).sum(0)
+
+
+@pytest.mark.parametrize("objective", [Standard(), Averaged(objective=Standard())], ids=["plain", "averaged"])
+def test_a_mask_of_infinities_is_no_divergence_and_a_weight_that_is_one_is(tmp_path, objective):
+    task = _task(objective=objective, options=replace(OPTIONS, epochs=1))
+    task.classifier.network.append(_Masked())
+    train(task, _folder(tmp_path / "run"), trackers=())
+    broken = _task(objective=objective, options=replace(OPTIONS, epochs=1, learning_rate=1e30, warmup=0.0, clip=None))
+    broken.classifier.network.append(_Masked())
+    with pytest.raises(Diverged):
+        train(broken, _folder(tmp_path / "broken"), trackers=())
 
 
 def _accuracy(classifier, epsilon) -> dict[str, float]:

@@ -152,4 +152,4 @@ def attackable(model: nn.Module, training: bool) -> Iterator[None]:
         finally:
             for name, buffer in model.named_buffers():
                 if name in buffers:
-                    buffer.copy_(buffers[name])
+                    buffer.data.copy_(buffers[name])  # unseen by graphs that wait for their backward pass: the same

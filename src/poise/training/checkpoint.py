@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from poise.core.files import write_text, written_whole
 from poise.core.misuse import Misuse
-from poise.training.sharding import gathered, shared_like
+from poise.training.sharding import gathered, is_shared, shared_like
 
 Tensors = Mapping[str, Tensor]
 
@@ -149,8 +149,13 @@ def _load_optimizer(flat: dict[str, Tensor], model: nn.Module, optimizer: torch.
     for name, tensor in flat.items():
         parameter, key = name.split(_SEPARATOR)
         own = parameters[parameter]
-        state.setdefault(places[own], {})[key] = shared_like(tensor, own) if tensor.shape == own.shape else tensor
+        state.setdefault(places[own], {})[key] = _laid_like(tensor, own) if tensor.shape == own.shape else tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _laid_like(tensor: Tensor, own: Tensor) -> Tensor:
+    """A tensor laid out in memory as its weight is, or shared out: fused steps read both in the order of memory."""
+    return shared_like(tensor, own) if is_shared(own) else torch.empty_like(own, dtype=tensor.dtype).copy_(tensor)
 
 
 def _whole(folder: Path) -> list[Path]:

@@ -92,8 +92,8 @@ def diagnosis(found: Circumstances, options: Training) -> str:
 def _remedies(found: Circumstances, options: Training) -> list[str]:
     """What most likely helps, first."""
     remedies = [f"training.learning_rate {options.learning_rate / 3:.1g}"]
-    if options.precision == "fp16":
-        remedies.insert(0, "training.precision bf16")
+    if options.precision != "fp32":
+        remedies.insert(0, f"training.precision {'bf16' if options.precision == 'fp16' else 'fp32'}")
     if options.clip is None:
         remedies.insert(0, "training.clip 1")
     if options.warmup == 0:

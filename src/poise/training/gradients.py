@@ -57,7 +57,8 @@ class Gradients:
             The objective's terms, detached, averaged over the examples of the whole batch.
 
         Raises:
-            Failure: if memory does not even hold a single image or, where weights are shared out, a piece.
+            Failure: if memory does not even hold a single image or, where weights are shared out, a piece; and if a
+                batch norm gets too little to learn from.
         """
         statistics = running_statistics(step.model)
         kept = [buffer.clone() for buffer in statistics]
@@ -79,6 +80,14 @@ class Gradients:
         """This process's part of the terms, and whether memory sufficed."""
         try:
             return self._terms(step, count), True
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise Failure(
+                "a batch norm of this network sees a single value a channel, from which it cannot learn: give it "
+                "larger images, or at least two at a time (training.batch_size, training.micro_batch), or keep it as "
+                "it is (training.batch_norm frozen)"
+            ) from error
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise

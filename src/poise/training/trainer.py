@@ -113,6 +113,7 @@ class _Loop:
         open_to(task.classifier, names)
         self.sample = self.images.images(torch.arange(min(SAMPLE, len(self.images)))).to(self.device)
         self.shadow = self._shadow()
+        self.boundless = tuple(name for name, buffer in given.named_buffers() if not bool(buffer.isfinite().all()))
         self.plain_optimizer = make_optimizer(task.classifier, options, task.transfer.layer_decay)
         agree("the newest checkpoint that they see", str(newest_checkpoint(folder.checkpoints)))
         self.position, self.memory = load_checkpoint(
@@ -153,7 +154,7 @@ class _Loop:
             self.resting += [module for module in classifier.modules() if isinstance(module, BATCH_NORM)]
         total = sum(parameter.numel() for parameter in classifier.parameters())
         trained = sum(parameter.numel() for parameter in classifier.parameters() if parameter.requires_grad)
-        if trained < total and (names != before or not epoch):
+        if (names != before) if epoch else (trained < total):
             self.tell(f"from epoch {epoch + 1} on, {trained:,} of {total:,} weights are trained")
 
     def _shadow(self) -> Shadow | None:
@@ -219,9 +220,11 @@ class _Loop:
         return means
 
     def _finish_epoch(self, tally: Tally, validate: Validate | None) -> Mapping[str, float]:
-        """Check, measure, note down, save: in this order, so that a bad epoch leaves the last good checkpoint."""
+        """Check, save, measure, note down, save: a bad epoch leaves the last good checkpoint, failed measuring this."""
         epoch, last = self.position.epoch, self.batches - 1
         self._refuse_divergence(tally)
+        if validate is not None:
+            self._checkpoint(tally.totals())
         seen = sum(self._examples(number) for number in range(self.batches))
         row: dict[str, float] = {
             "epoch": epoch,
@@ -297,9 +300,12 @@ class _Loop:
         raise Diverged(diagnosis(found, self.task.options))
 
     def _state(self) -> Iterator[torch.Tensor]:
-        """All numbers that a checkpoint holds of network and objective, as far as this process has them."""
-        for tensor in (*self.task.classifier.state_dict().values(), *self.memory.values()):
-            if tensor.is_floating_point():
+        """All numbers that a checkpoint holds of network and objective, as far as this process has them.
+
+        But for buffers that were not finite to begin with, such as masks, and what an objective remembers of them.
+        """
+        for name, tensor in (*self.task.classifier.state_dict().items(), *self.memory.items()):
+            if tensor.is_floating_point() and not name.endswith(self.boundless):
                 yield own_part(tensor)
 
     def _batches(self, position: Position) -> Iterator[Batch]:

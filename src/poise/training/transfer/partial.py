@@ -66,6 +66,11 @@ class Probe(Transfer):
         if not 0 < self.share < 1:
             raise Misuse(f"the probe's share of the training must be in (0, 1); got {self.share}")
 
+    def check(self, classifier: Classifier) -> None:
+        """See `Transfer.check`."""
+        head_names(classifier)
+        super().check(classifier)
+
     def trained(self, classifier: Classifier, progress: float) -> frozenset[str]:
         """Names within the head, and from `share` on all."""
         if progress < self.share:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import poise
 from poise.cli import main
@@ -77,3 +80,30 @@ def test_a_comparison_that_says_nothing_is_refused_before_anything_is_made(stand
         "small", threat=T, out=tmp_path / "robust", training=poise.Training(epochs=1), **QUICK | {"limit": 40}
     )
     refused("was trained with the objective adversarial", compare_with=robust.address)
+
+
+def test_an_uneven_task_counts_as_learned_above_the_share_of_its_largest_class(tmp_path, capsys):
+    """Random images, four in five of one class: a network that says that class knows nothing."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 100), ("validation", 100), ("test", 20)):
+        for name, share in (("many", 0.8), ("few", 0.1), ("fewer", 0.1)):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for number in range(int(count * share)):
+                pixels = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    run = poise.finetune(
+        "small",
+        f"folder:{tmp_path / 'data'}",
+        threat=T,
+        schedule=poise.Fixed(),
+        objective=poise.Adversarial(attack=poise.FGSM()),
+        training=replace(OPTIONS, epochs=2),
+        out=tmp_path / "run",
+        **QUICK | {"validate_on": 100},
+    )
+    found = json.loads(run.folder.adaptation.read_text())
+    assert found["clean"] > 0.5  # above any threshold that goes by the number of classes alone
+    assert found["delay"] is None
+    assert found["threshold"] == pytest.approx((1 + 0.8 - 2 * (0.8 * 0.2 / 100) ** 0.5) / 2)
+    assert "does not take up the task" in capsys.readouterr().err

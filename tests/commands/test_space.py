@@ -3,8 +3,18 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from poise.commands.parsing import options_of
 from poise.commands.searching.goals import Bound, figure_points, figures_of, read_bound
-from poise.commands.searching.space import Listed, Span, filled, samples_of, space_of, suggested, with_default_space
+from poise.commands.searching.space import (
+    Listed,
+    Span,
+    filled,
+    fit_for,
+    samples_of,
+    space_of,
+    suggested,
+    with_default_space,
+)
 from poise.core.misuse import Misuse
 from poise.core.threat import Threat
 from poise.evaluation import expected_robustness
@@ -32,6 +42,25 @@ def test_ranges_stand_in_a_recipe_in_place_of_values():
     assert not space_of(TREE)["schedule.start"].whole
 
 
+def test_whole_ends_mean_whole_numbers_only_where_the_option_does():
+    tree = {
+        "schedule": {"kind": "hinge", "start": 0, "stop": {"from": 0, "to": 1}},
+        "objective": {"kind": "trades", "beta": {"from": 1, "to": 6, "log": True}},
+        "training": {"batch_size": {"from": 16, "to": 64}, "clip": {"from": 1, "to": 4}},
+        "threat": {"epsilon": {"from": 0, "to": 1}},
+    }
+    space = space_of(tree)
+    found = fit_for(space, options_of("finetune", filled(tree, {**samples_of(space)[0], "model": "small"})))
+    assert {path: kind.whole for path, kind in found.items()} == {
+        "schedule.stop": False,
+        "objective.beta": False,
+        "training.batch_size": True,
+        "training.clip": False,
+        "threat.epsilon": False,
+    }
+    assert found["objective.beta"] == Span(1.0, 6.0, log=True)
+
+
 def test_values_take_the_place_of_ranges_and_the_recipe_is_left_as_it_was():
     chosen = filled(TREE, {"schedule.start": 0.2, "objective.attack.steps": 5, "out": "here"})
     assert chosen["schedule"] == {"kind": "hinge", "start": 0.2}
@@ -47,6 +76,7 @@ def test_without_ranges_the_usual_ones_are_searched():
     assert with_default_space({"model": "small"})["schedule"]["kind"] == "hinge"
     fixed = {name for name in names if name.startswith("training")}
     assert set(space_of(with_default_space({"schedule": "fixed"}))) == fixed
+    assert set(space_of(with_default_space({"schedule": "Hinge"}))) == names
     assert with_default_space(TREE) == TREE
 
 

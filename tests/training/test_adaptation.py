@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from poise.schedules import Adaptive, Fixed, Hinge, Random
-from poise.training import Setting, adaptation
+from poise.schedules import Adaptive, Automatic, Cosine, Fixed, Hinge, Random
+from poise.training import Setting, adaptation, foreseen
 
 TEN = Setting(classes=10, epochs=10, target=0.1)
 HUNDRED = replace(TEN, classes=100)
@@ -138,8 +138,48 @@ def test_what_a_guard_noticed_is_passed_on():
     assert "in epoch 2" in watched[0].text
     assert "80.0 % and 10.0 %" in watched[0].text
     assert "--objective.switch" in watched[0].text
-    switched = adaptation(_rows([0.5] * 3, train_compared=[0.1, 0.1, 0.0], **guard), TEN).remarks
-    assert "goes on with the judge's attack" in switched[0].text
+    seldom = adaptation(_rows([0.5] * 3, train_compared=[0.1, 0.1, 0.0], **guard), TEN).remarks
+    assert "--objective.switch" in seldom[0].text  # an epoch without a comparison is no switch
+    for compared in (0.1, 0.0):
+        rows = _rows([0.5] * 3, train_compared=[0.1, 0.1, compared], **guard)
+        assert "goes on with the judge's attack" in adaptation(rows, replace(TEN, switches=True)).remarks[0].text
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epochs", "reach"),
+    [
+        (Hinge(), 1, 0.0),
+        (Hinge(start=0.5, stop=1.0), 2, 0.1),
+        (Hinge(start=0.9, stop=0.9), 2, 0.0),
+        (Cosine(), 1, 0.0),
+        (Automatic(), 1, 0.0),
+        (Adaptive(), 1, 0.0),
+    ],
+    ids=repr,
+)
+def test_a_target_that_so_few_epochs_cannot_reach_is_told_before_the_first(schedule, epochs, reach):
+    remark = foreseen(replace(TEN, schedule=schedule, epochs=epochs))
+    if reach == TEN.target:
+        assert remark is None
+    else:
+        assert remark.text.startswith(f"the training will end at epsilon {reach:g}, short of its target 0.1. ")
+
+
+def test_what_cannot_be_known_or_is_not_wanted_is_not_foreseen():
+    for schedule in (Fixed(), Random(), Hinge(every="step")):
+        assert foreseen(replace(TEN, schedule=schedule, epochs=1)) is None
+    for schedule in (Automatic(), Adaptive()):
+        assert foreseen(replace(TEN, schedule=schedule, epochs=2)) is None
+    assert foreseen(replace(TEN, schedule=Hinge(), epochs=1, robust=False)) is None
+
+
+def test_chance_is_the_largest_class_where_one_stands_out():
+    assert replace(TEN, largest=0.09).threshold == TEN.threshold
+    uneven = replace(TEN, largest=0.83)
+    assert uneven.threshold == pytest.approx(0.915)
+    assert adaptation(_rows([0.83, 0.9]), uneven).delay is None
+    assert adaptation(_rows([0.83, 0.93]), uneven).delay == 2
+    assert replace(TEN, largest=0.3).threshold == pytest.approx(0.6)
 
 
 def test_a_task_learned_without_robustness_is_said_at_the_end():

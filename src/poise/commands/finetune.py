@@ -137,14 +137,14 @@ def fine_tuned(ready: Prepared, *, resume: bool = False, noted: Noted = lambda _
         return training_works(task) + validation_works(ready.validate, task.classifier, given.training.epochs)
 
     folder = begun("finetune", ready.options, given.out, resume=resume, works=works)
-    setting = setting_of(task, ready.standard)
+    setting = setting_of(task, ready.standard, None if ready.validate is None else ready.validate.images)
+    say(f"{folder.path.name}: {plan_of(task)}")
     look = attending(folder, setting)
 
     def both(row: Mapping[str, float]) -> None:
         look(row)
         noted(row)
 
-    say(f"{folder.path.name}: {plan_of(task)}")
     fit(task, folder, f"fine-tuning {folder.path.name}", validate=ready.validate, noted=both, trackers=given.trackers)
     conclusion(folder, setting)
     say(f"{folder.path}: {given.training.epochs} epochs, {seconds(folder):.1f} s")

@@ -23,6 +23,7 @@ from poise.commands.searching.space import (
     Span,
     Value,
     filled,
+    fit_for,
     samples_of,
     space_of,
     suggested,
@@ -133,6 +134,7 @@ class _Search:
         space = space_of(tree)
         bounds = tuple(read_bound(text) for text in ([where] if isinstance(where, str) else where or []))
         options = options_of("finetune", _possible(tree, samples_of(space)[0], space))
+        space = fit_for(space, options)
         if not options["validate_on"]:
             raise Misuse("a search judges on validation images; give the recipe a validate_on above 0")
         names = (maximise, *(bound.figure for bound in bounds))

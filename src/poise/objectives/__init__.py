@@ -16,7 +16,7 @@ from poise.objectives.mixing import Mixing
 from poise.objectives.objective import Objective, State, Step, Terms
 from poise.objectives.standard import Standard
 from poise.objectives.trades import TRADES
-from poise.objectives.wrapper import Wrapper, innermost
+from poise.objectives.wrapper import Wrapper, innermost, layers
 
 __all__ = [
     "AWP",
@@ -42,4 +42,5 @@ __all__ = [
     "Terms",
     "Wrapper",
     "innermost",
+    "layers",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -54,9 +54,17 @@ class Wrapper(Objective):
         return self.objective.weights(inside(state))
 
 
+def layers(objective: Objective) -> Iterator[Objective]:
+    """An objective and what it wraps, from the outermost to the innermost."""
+    yield objective
+    if isinstance(objective, Wrapper):
+        yield from layers(objective.objective)
+
+
 def innermost(objective: Objective) -> Objective:
     """The objective that all wrappers around it come down to."""
-    return innermost(objective.objective) if isinstance(objective, Wrapper) else objective
+    *_, inner = layers(objective)
+    return inner
 
 
 def with_innermost(objective: Objective, inner: Objective) -> Objective:

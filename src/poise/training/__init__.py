@@ -4,7 +4,7 @@ It holds no verdicts: how good the model is, a callback says that a command plug
 `_Loop` reads top-down; `checkpoint` explains why a killed run goes on as if nothing had happened.
 """
 
-from poise.training.adaptation import Adaptation, Remark, Setting, adaptation
+from poise.training.adaptation import Adaptation, Remark, Setting, adaptation, foreseen
 from poise.training.attaching import attach
 from poise.training.divergence import Diverged
 from poise.training.options import Training
@@ -34,6 +34,7 @@ __all__ = [
     "attach",
     "check_task",
     "check_trackers",
+    "foreseen",
     "is_main",
     "on_main",
     "train",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from poise.schedules import Fixed, Schedule
+from poise.schedules import Fixed, Moment, Schedule
 
 Row = Mapping[str, float]
 """One epoch's figures, as a run's history holds them; "validation/clean" and "epsilon" are the ones looked at most."""
@@ -25,6 +25,8 @@ class Setting:
         robust: whether the objective looks at attacked images at all.
         schedule: of epsilon.
         standard: final clean validation accuracy of standard fine-tuning; None where no such run is named.
+        switches: whether a collapse that the objective `guarded` notices makes it train on its judge's images.
+        largest: share of the images that the largest class has for certain, in [0, 1].
     """
 
     classes: int
@@ -33,18 +35,25 @@ class Setting:
     robust: bool = True
     schedule: Schedule = Fixed()
     standard: float | None = None
+    switches: bool = False
+    largest: float = 0.0
+
+    @property
+    def chance(self) -> float:
+        """Accuracy without looking at an image: one class of many, or the largest where it stands out."""
+        return max(self.largest, 1 / self.classes)
 
     @property
     def threshold(self) -> float:
         """Clean accuracy from which on the task counts as being learned: 5 %, or twice chance where that is higher.
 
-        Never above halfway from chance to 1, which matters for two classes only.
+        Never above halfway from chance to 1, which matters for two classes and where one class stands out.
         """
-        return max(0.05, min(2 / self.classes, self.halfway(1.0)))
+        return max(0.05, min(2 * self.chance, self.halfway(1.0)))
 
     def halfway(self, accuracy: float) -> float:
         """Halfway from chance to an accuracy."""
-        return (accuracy + 1 / self.classes) / 2
+        return (accuracy + self.chance) / 2
 
 
 @dataclass(frozen=True)
@@ -145,15 +154,14 @@ def has_collapsed(rows: Sequence[Row], setting: Setting) -> Remark | None:
     )
 
 
-def guard_has_struck(rows: Sequence[Row], setting: Setting) -> Remark | None:  # noqa: ARG001
+def guard_has_struck(rows: Sequence[Row], setting: Setting) -> Remark | None:
     """The objective `guarded` has noticed that a stronger attack finds far more than the training's own."""
     struck = next((row for row in rows if row.get("train/collapsed", 0.0) > 0), None)
     if struck is None:
         return None
-    switched = rows[-1]["epsilon"] > 0 and rows[-1].get("train/compared", 1.0) == 0
     after = (
         "Since then the training goes on with the judge's attack"
-        if switched
+        if setting.switches
         else "Let it go over to the judge's attack with --objective.switch, or attack with more steps (pgd, apgd)"
     )
     return Remark(
@@ -198,12 +206,25 @@ def withstands_nothing(rows: Sequence[Row], setting: Setting) -> Remark | None:
 
 def falls_short_of_the_target(rows: Sequence[Row], setting: Setting) -> Remark | None:
     """The schedule did not raise epsilon to the target by the last epoch."""
-    reached, aims = rows[-1]["epsilon"], setting.robust and setting.schedule.farther
-    if not (aims and _ended(rows, setting)) or reached >= (1 - 1e-9) * setting.target:
+    return _short(rows[-1]["epsilon"], "ended", setting) if _ended(rows, setting) else None
+
+
+def foreseen(setting: Setting) -> Remark | None:
+    """What can be said before the first step: that the training has too few epochs to reach its target."""
+    last = setting.epochs - 1
+    if last and setting.schedule.hears:  # it depends on what validation will say
+        return None
+    moment = Moment.of("epoch", last, 0, epochs=setting.epochs, batches=1, memory=setting.schedule.begin())
+    reach = 1.0 if setting.schedule.every == "step" else setting.schedule.mean(moment)
+    return _short(reach * setting.target, "will end", setting)
+
+
+def _short(reached: float, verb: str, setting: Setting) -> Remark | None:
+    if not (setting.robust and setting.schedule.farther) or reached >= (1 - 1e-9) * setting.target:
         return None
     return Remark(
         "short-of-target",
-        f"the training ended at epsilon {_number(reached)}, short of its target {_number(setting.target)}. "
+        f"the training {verb} at epsilon {_number(reached)}, short of its target {_number(setting.target)}. "
         f"{_advice(setting.schedule.farther)}",
     )
 

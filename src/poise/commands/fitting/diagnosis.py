@@ -8,14 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Int
+from torch import Tensor
+
 from poise.attacks import Attack
 from poise.commands.recipe import plain, read_recipe
 from poise.commands.telling.terminal import say
 from poise.core.files import write_text
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
-from poise.objectives import Standard, innermost
-from poise.training import Adaptation, Noted, Setting, Task, adaptation, is_main
+from poise.data import ImageSet
+from poise.objectives import Guarded, Standard, innermost, layers
+from poise.training import Adaptation, Noted, Setting, Task, adaptation, foreseen, is_main
 
 _SAME = ("data", "image_size", "limit", "validate_on")
 """Options that decide which images a validation looks at."""
@@ -59,12 +63,13 @@ def _kind(objective: Any) -> str:
     return str(objective.get("kind")) if isinstance(objective, dict) else str(objective)
 
 
-def setting_of(task: Task, standard: float | None) -> Setting:
+def setting_of(task: Task, standard: float | None, validated: ImageSet | None) -> Setting:
     """What a task's history is measured under.
 
     Args:
         task: the training.
         standard: clean accuracy to compare with.
+        validated: the validation images; None for none.
     """
     return Setting(
         classes=task.classifier.num_classes,
@@ -73,7 +78,15 @@ def setting_of(task: Task, standard: float | None) -> Setting:
         robust=not isinstance(innermost(task.objective), Standard),
         schedule=task.schedule,
         standard=standard,
+        switches=any(isinstance(each, Guarded) and each.switch for each in layers(task.objective)),
+        largest=0.0 if validated is None else _largest(validated.labels),
     )
+
+
+def _largest(labels: Int[Tensor, " n"]) -> float:
+    """The share of the largest class, less two standard errors: some class is the largest of few images by chance."""
+    share = float(labels.bincount().max()) / len(labels)
+    return max(0.0, share - 2 * math.sqrt(share * (1 - share) / len(labels)))
 
 
 def plan_of(task: Task) -> str:
@@ -86,8 +99,10 @@ def plan_of(task: Task) -> str:
 
 
 def attending(folder: RunFolder, setting: Setting) -> Noted:
-    """Somebody who looks at every epoch and says what is the matter, each thing once."""
+    """Somebody who says what can be foreseen, looks at every epoch and says what is the matter, each thing once."""
     said: set[str] = set()
+    if (remark := foreseen(setting)) is not None:
+        say(f"{folder.path.name}: {remark.text}")
 
     def look(_: Mapping[str, float]) -> None:
         for remark in adaptation(folder.history(), setting).remarks:

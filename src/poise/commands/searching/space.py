@@ -43,6 +43,10 @@ class Span:
         """Whether only whole numbers count."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
+    def fit_for(self, value: object) -> Span:
+        """The span, of whole numbers only where the option holds one: stop from 0 to 1 is not 0 or 1."""
+        return self if isinstance(value, int) else Span(float(self.low), float(self.high), self.log)
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -74,13 +78,31 @@ def space_of(tree: Mapping[str, Any]) -> dict[str, Range]:
     return found
 
 
+def fit_for(space: Space, options: Mapping[str, Any]) -> dict[str, Range]:
+    """The ranges, those of numbers as their options hold them.
+
+    Args:
+        space: the ranges.
+        options: those of one sample, read and checked.
+    """
+
+    def held(path: str) -> object:
+        found: Any = options
+        for name in path.split("."):
+            found = found[name] if isinstance(found, Mapping) else getattr(found, name, None)
+        return found
+
+    return {path: kind.fit_for(held(path)) if isinstance(kind, Span) else kind for path, kind in space.items()}
+
+
 def with_default_space(tree: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe with the default ranges, where it names none of its own; the ends of a schedule only for the hinge."""
     if space_of(tree):
         return dict(tree)
     kind = tree.get("schedule", "hinge")
-    kind = kind.get("kind") if isinstance(kind, dict) else kind
-    chosen = {path: value for path, value in DEFAULT.items() if kind == "hinge" or not path.startswith("schedule.")}
+    kind = kind.get("kind", "hinge") if isinstance(kind, dict) else kind
+    hinge = str(kind).lower() == "hinge"
+    chosen = {path: value for path, value in DEFAULT.items() if hinge or not path.startswith("schedule.")}
     return filled(tree, chosen)
 
 

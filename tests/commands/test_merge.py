@@ -72,7 +72,9 @@ def test_what_cannot_be_merged_leaves_nothing(parts, tmp_path, capsys):
     assert main(words) == 2
     assert "both hold the example" in capsys.readouterr().err
     assert main(["merge", str(parts / "nothing.parquet")]) == 2
-    assert main(["merge", str(parts / "1.parquet"), str(parts / "1.parquet"), "--out", str(tmp_path / "x")]) == 2
+    assert (
+        main(["merge", str(parts / "1.parquet"), str(parts / "1.parquet"), "--out", str(tmp_path / "x.parquet")]) == 2
+    )
     assert "named twice" in capsys.readouterr().err
     with pytest.raises(Misuse, match="exists already"):
         poise.merge([parts / "1.parquet"], out=parts / "2.parquet")

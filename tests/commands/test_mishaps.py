@@ -78,6 +78,111 @@ def test_resuming_on_other_images_is_refused(run, tmp_path):
         poise.finetune("small", threat=L2, out=tmp_path / "run", resume=True, **QUICK | {"limit": 90})
 
 
+def _photos(folder: Path, spoilt: bool = False) -> Path:
+    """Ten images of each of two classes; spoilt, one of them cannot be decoded."""
+    generator = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        for split, count in (("train", 10), ("validation", 2), ("test", 2)):
+            place = folder / split / name
+            place.mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{number}.png")
+    if spoilt:
+        path = folder / "train" / "cat" / "3.png"
+        path.write_bytes(path.read_bytes()[:120])
+    return folder
+
+
+def _killed_after_an_epoch(data: Path, out: Path) -> dict:
+    """Options of a run that stopped in its second epoch."""
+    options = QUICK | {"training": poise.Training(epochs=3, batch_size=8), "threat": L2, "out": out}
+    seen = []
+
+    def validate(*_):
+        seen.append(1)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return {"clean": 0.5, "robust": 0.5}
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("poise.commands.fitting.validation.Validation.__call__", validate)
+        poise.finetune("small", f"folder:{data}", **options | {"validate_on": 4})
+    return options | {"validate_on": 4}
+
+
+def test_a_run_goes_on_where_its_data_have_moved_and_not_on_others(tmp_path):
+    photos = _photos(tmp_path / "photos")
+    options = _killed_after_an_epoch(photos, tmp_path / "run")
+    moved = photos.rename(tmp_path / "moved")
+    others = shutil.copytree(moved, tmp_path / "others")
+    Image.new("RGB", (8, 8)).save(others / "train" / "cat" / "0.png")
+    before = (tmp_path / "run" / "recipe.yaml").read_text()
+    with pytest.raises(Misuse, match=r"cannot go on with data folder:.*others: the training images, or the weights"):
+        poise.finetune("small", f"folder:{others}", resume=True, **options)
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == before
+    with pytest.raises(Misuse, match="was started with augmentation none, not flip"):
+        poise.finetune("small", f"folder:{moved}", resume=True, **options | {"augmentation": "flip"})
+    run = poise.finetune("small", f"folder:{moved}", resume=True, **options)
+    assert [row["epoch"] for row in run.history()] == [0, 1, 2]
+    assert f"data: folder:{moved}" in run.folder.recipe.read_text()
+
+
+def test_while_nothing_is_trained_a_run_may_be_resumed_otherwise(tmp_path):
+    photos = f"folder:{_photos(tmp_path / 'photos', spoilt=True)}"
+    with pytest.raises(Misuse, match="--skip-unreadable"):
+        poise.finetune("small", photos, out=tmp_path / "run", **QUICK)
+    run = poise.finetune("small", photos, out=tmp_path / "run", resume=True, skip_unreadable=True, **QUICK)
+    assert "skip_unreadable: true" in run.folder.recipe.read_text()
+    assert len(run.history()) == 1
+
+
+def test_an_ended_run_says_that_nothing_is_left_to_do(run, tmp_path, capsys):
+    shutil.copytree(run.path, tmp_path / "run")
+    poise.finetune("small", threat=L2, out=tmp_path / "run", resume=True, **QUICK)
+    assert "has ended already: there is nothing left to do" in capsys.readouterr().err
+
+
+def test_the_data_that_were_found_are_told(tmp_path, capsys):
+    poise.finetune("small", f"folder:{_photos(tmp_path / 'photos')}", out=tmp_path / "run", **QUICK)
+    assert "photos: 2 classes, images: 20 train, 4 validation, 4 test" in capsys.readouterr().err
+
+
+def test_a_profile_is_written_as_its_file_is_named(run, tmp_path):
+    common = {"limit": 6, "suite": "fast", "soundness": False, "points": []}
+    table, text = tmp_path / "p.parquet", tmp_path / "p.csv"
+    for path in (table, text):
+        poise.profile(run.address, out=path, **common)
+    assert text.read_text().startswith("# ")
+    first, second = poise.read_profile(str(table)), poise.read_profile(text)
+    assert np.array_equal(first.broken_from, second.broken_from)
+    assert first.ids == second.ids
+    assert poise.compare(str(table), str(text)).pair is not None
+    with pytest.raises(Misuse, match=r"as \.parquet, or as \.csv"):
+        poise.profile(run.address, out=tmp_path / "p.txt", **common)
+    with pytest.raises(Misuse, match="does not say where adversarial images are kept"):
+        poise.profile(run.address, out=tmp_path / "q.csv", keep_adversarials=True, **common)
+    with pytest.raises(Misuse, match=r"kept in a profile that ends in \.parquet"):
+        poise.certify(run.address, out=tmp_path / "q.csv", limit=2)
+
+
+def test_a_report_is_written_as_its_file_is_named(run, tmp_path):
+    for name, start in (("r.html", "<!DOCTYPE html>"), ("r.md", "#"), ("r.json", "{")):
+        assert poise.report(run.path, out=tmp_path / name).read_text().startswith(start)
+    assert poise.report(run.address, out=tmp_path / "again.md").is_file()
+    with pytest.raises(Misuse, match=r"r\.pdf, so say --format"):
+        poise.report(run.path, out=tmp_path / "r.pdf")
+    with pytest.raises(Misuse, match=r"r\.json is named like json, and --format says markdown"):
+        poise.report(run.path, out=tmp_path / "r.json", format="markdown")
+
+
+def test_a_threat_is_a_threat(run):
+    with pytest.raises(Misuse, match=r"threat must be a poise\.Threat, .* got '4/255'"):
+        poise.profile(run.address, threat="4/255")
+    with pytest.raises(Misuse, match=r"training must be a poise\.Training"):
+        poise.finetune("small", training=3)
+
+
 def test_resuming_what_is_not_there_is_refused(tmp_path):
     with pytest.raises(Misuse, match="does not exist"):
         poise.finetune("small", out=tmp_path / "nothing", resume=True, **QUICK)
@@ -167,7 +272,9 @@ def test_a_double_precision_model_is_profiled_in_double_precision(tmp_path, monk
         lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double(),
         raising=False,
     )
-    made = poise.profile("python:tests.models.factories:double", "digits", suite="fast", limit=30, out=tmp_path / "p")
+    made = poise.profile(
+        "python:tests.models.factories:double", "digits", suite="fast", limit=30, out=tmp_path / "p.parquet"
+    )
     assert made.settled
 
 

@@ -86,6 +86,40 @@ def test_the_folder_may_move_and_grow(tmp_path):
     assert open_data(f"folder:{moved}").test.digest() != before.test.digest()
 
 
+@pytest.mark.parametrize(
+    "names", [("Train", "Val", "Test"), ("training", "validate", "testing"), ("TRAIN", "dev", "test")]
+)
+def test_splits_may_be_called_otherwise(tmp_path, names):
+    for name, count in zip(names, (4, 2, 3), strict=True):
+        write_folder(tmp_path / name, count)
+    splits = open_data(f"folder:{tmp_path}")
+    assert splits.train.classes == CLASSES
+    assert [len(images) for images in (splits.train, splits.validation, splits.test)] == [8, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("train", "val", "holdout"), "holdout holds classes too, beside train"),
+        (("train", "val", "valid", "test"), "val and valid are both for validation"),
+        (("val", "test"), "there is test, val and no train"),
+    ],
+)
+def test_folders_that_look_like_splits_and_are_none_are_refused(tmp_path, names, words):
+    for name in names:
+        write_folder(tmp_path / name, 4)
+    with pytest.raises(Misuse, match=words):
+        open_data(f"folder:{tmp_path}")
+
+
+def test_other_things_may_lie_beside_the_splits(tmp_path):
+    for name in ("train", "test"):
+        write_folder(tmp_path / name, 20)
+    write_folder(tmp_path / "raw", 2, classes=("camera 1", "camera 2"))
+    (tmp_path / "labels.csv").write_text("", encoding="utf-8")
+    assert open_data(f"folder:{tmp_path}").train.classes == CLASSES
+
+
 @pytest.mark.parametrize("validation", ["val", "validation", "valid"])
 def test_own_subfolders_are_the_splits(tmp_path, validation):
     for name, count in (("train", 4), (validation, 2), ("test", 3)):

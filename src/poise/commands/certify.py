@@ -106,6 +106,8 @@ def certify(
         classifier = smooth(classifier, sigma=sigma, vote=vote, seed=seed)
         folder = _place(options | {"data": source.data}, out)
         model, target = f"run:{folder.path.as_posix()}", folder.profile
+    if target.suffix != ".parquet":
+        raise Misuse(f"a certificate is kept in a profile that ends in .parquet; got {target}")
     known = _known_profile(target, classifier, images, norm)
     certification = Certification(
         method=method or default_method(classifier),

@@ -14,7 +14,7 @@ from poise.commands.telling.terminal import say
 from poise.core.files import write_text
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
-from poise.evaluation import Adversarials, Profile, read_adversarials, read_profile, read_profile_csv
+from poise.evaluation import Adversarials, Profile, read_adversarials, read_profile
 from poise.evaluation.comparison import Comparison
 from poise.evaluation.flips import NoiseFloor, Pair, Replay, check_sound, join, noise_floors
 from poise.evaluation.gate import Gate, judge, read_gate, unjudged
@@ -79,8 +79,7 @@ def open_profile(address: str) -> Profile:
     Raises:
         Misuse: if there is none, or it cannot be read.
     """
-    path = profile_path(address)
-    return read_profile_csv(path) if path.suffix == ".csv" else read_profile(path)
+    return read_profile(profile_path(address))
 
 
 def profile_path(address: str) -> Path:

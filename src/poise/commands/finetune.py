@@ -6,22 +6,34 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 from poise.commands.fitting.diagnosis import attending, conclusion, plan_of, setting_of, standard_accuracy
 from poise.commands.fitting.fit import begun, fit, seconds
 from poise.commands.fitting.validation import Judging, check_validation, validation, validation_works
-from poise.commands.opening import Source
+from poise.commands.opening import Source, Split
+from poise.commands.recipe import plain, read_recipe
 from poise.commands.rehearsal.demand import training_works
 from poise.commands.rehearsal.estimate import Work
 from poise.commands.run import Run
 from poise.commands.telling.terminal import say
+from poise.core.misuse import Misuse
+from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
 from poise.data import Augmentation, ImageSet
 from poise.models import open_model
 from poise.objectives import Adversarial, Objective
 from poise.schedules import Hinge, Schedule
-from poise.training import Noted, Task, Training, Transfer, Whole, check_task
+from poise.training import (
+    Noted,
+    Task,
+    Training,
+    Transfer,
+    Whole,
+    check_task,
+    goes_on,
+    newest_checkpoint,
+)
 
 
 def finetune(
@@ -72,7 +84,8 @@ def finetune(
         compare_with: run:FOLDER of a standard fine-tuning on the same data; the run then says what robustness cost.
         trackers: where accelerate sends the figures of every epoch; [] for nowhere.
         out: the run folder to create; by default runs/finetune, with a number behind it where that exists.
-        resume: go on with the interrupted run in `out`, with the recipe it was started with.
+        resume: go on with the interrupted run in `out`, with the recipe it was started with; data and weights may have
+            moved.
         seed: decides everything random.
 
     Returns:
@@ -95,12 +108,14 @@ class Prepared:
         task: what is to be trained.
         validate: called after every epoch.
         standard: clean accuracy of the standard fine-tuning to compare with; None for none.
+        found: which data were opened, for a person.
     """
 
     options: Mapping[str, Any]
     task: Task
     validate: Judging | None
     standard: float | None
+    found: str
 
 
 def prepared(options: Mapping[str, Any], *, measuring: Callable[..., Judging | None] = validation) -> Prepared:
@@ -120,7 +135,9 @@ def prepared(options: Mapping[str, Any], *, measuring: Callable[..., Judging | N
     task = _task(given, splits.train)
     check_task(task, given.trackers)
     validate = measuring(splits.validation, given.threat, given.validate_on, given.schedule, given.seed)
-    return Prepared(options, task, validate, standard)
+    counts = ", ".join(f"{len(getattr(splits, name)):,} {name}" for name in get_args(Split))
+    found = f"{given.data}: {len(splits.train.classes)} classes, images: {counts}"
+    return Prepared(options, task, validate, standard, found)
 
 
 def fine_tuned(ready: Prepared, *, resume: bool = False, noted: Noted = lambda _: None) -> Run:
@@ -136,8 +153,10 @@ def fine_tuned(ready: Prepared, *, resume: bool = False, noted: Noted = lambda _
     def works() -> list[Work]:
         return training_works(task) + validation_works(ready.validate, task.classifier, given.training.epochs)
 
-    folder = begun("finetune", ready.options, given.out, resume=resume, works=works)
+    changeable = _changeable(ready) if resume and given.out is not None else ()
+    folder = begun("finetune", ready.options, given.out, resume=resume, works=works, ignored=changeable)
     setting = setting_of(task, ready.standard, None if ready.validate is None else ready.validate.images)
+    say(ready.found)
     say(f"{folder.path.name}: {plan_of(task)}")
     look = attending(folder, setting)
 
@@ -149,6 +168,28 @@ def fine_tuned(ready: Prepared, *, resume: bool = False, noted: Noted = lambda _
     conclusion(folder, setting)
     say(f"{folder.path}: {given.training.epochs} epochs, {seconds(folder):.1f} s")
     return Run(folder)
+
+
+def _changeable(ready: Prepared) -> tuple[str, ...]:
+    """Options that a resumed run may be given anew: all while there is nothing to go on with, then what has moved.
+
+    Raises:
+        Misuse: if what has moved is no longer the same.
+    """
+    folder = RunFolder(ready.options["out"])
+    if folder.weights.exists() or not folder.recipe.is_file():
+        return ()
+    newest = newest_checkpoint(folder.checkpoints)
+    if newest is None:
+        return tuple(ready.options)
+    kept, now = read_recipe(folder.recipe), plain(ready.options)
+    moved = [name for name in ("data", "weights") if kept.get(name) != now[name]]
+    if moved and not goes_on(ready.task, newest):
+        raise Misuse(
+            f"{folder.path} cannot go on with {moved[0]} {now[moved[0]]}: the training images, or the weights it "
+            f"started from, are not those of {kept.get(moved[0])}"
+        )
+    return tuple(moved)
 
 
 def _task(given: SimpleNamespace, images: ImageSet) -> Task:

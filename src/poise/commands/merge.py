@@ -11,6 +11,7 @@ from poise.core.misuse import Misuse
 from poise.evaluation import (
     Profile,
     adversarials_path,
+    check_profile_name,
     join_adversarials,
     join_profiles,
     read_profile,
@@ -41,6 +42,7 @@ def merge(
     """
     paths = [Path(path) for path in ([profiles] if isinstance(profiles, (str, Path)) else profiles)]
     target = Path(out)
+    check_profile_name(target)
     if target.exists() and not overwrite:
         raise Misuse(f"{target} exists already; replace it with --overwrite, or write elsewhere with --out")
     if len({path.resolve() for path in paths}) < len(paths):

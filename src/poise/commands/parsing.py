@@ -139,4 +139,7 @@ def _check_option(option: str, known: Collection[str]) -> None:
     root = option.partition(".")[0]
     if option in known or (root in known and "." in option and f"{root}.help" in known):
         return
+    beside = {name.removeprefix(f"{root}.") for name in known if name.startswith(f"{root}.")} - {"help"}
+    if beside and "." in option:
+        raise Misuse(f"unknown option {option!r}; {suggestion(option.removeprefix(f'{root}.'), beside)}")
     raise Misuse(f"unknown option {option!r}; {suggestion(option, (name for name in known if name != '-h'))}")

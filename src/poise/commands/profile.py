@@ -29,6 +29,7 @@ from poise.evaluation import (
     Suite,
     adversarials_path,
     blocked,
+    check_profile_name,
     examine,
     read_profile,
     remove_journals,
@@ -129,6 +130,9 @@ def profile(
     chosen = None if part is None else Part.read(part)
     recipe = recipe_of(model)
     target = Path(out) if out else profile_path(model, chosen)
+    check_profile_name(target)
+    if keep_adversarials and target.suffix == ".csv":
+        raise Misuse("a profile in CSV does not say where adversarial images are kept; write .parquet with --out")
     if target.exists() and not overwrite:
         raise Misuse(f"{target} exists already; replace it with --overwrite, or write elsewhere with --out")
     earlier = _earlier(target)

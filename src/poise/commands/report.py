@@ -25,12 +25,13 @@ _NAMES: dict[Format, str] = {
     "json": "report.json",
     "robustbench": "claim.json",
 }
+_ENDINGS: dict[str, Format] = {".html": "html", ".htm": "html", ".md": "markdown", ".json": "json"}
 
 
 def report(
     runs: list[Path | str] | Path | str,
     *,
-    format: Format = "html",  # noqa: A002 - what people call it
+    format: Format | None = None,  # noqa: A002 - what people call it
     out: Path | str | None = None,
     title: str = "Robustness report",
     claim: Entry = Entry(),
@@ -41,7 +42,8 @@ def report(
     Args:
         runs: run folders.
         format: html; or the same figures as markdown, for a pull request, or as json, for programs;
-            or robustbench, a claim for its leaderboards as JSON, with the issue to open in Markdown beside it.
+            or robustbench, a claim for its leaderboards as JSON, with the issue to open in Markdown beside it. By
+            default what the ending of `out` says (.html, .md, .json), and html without one.
         out: the file to write; by default report.html, report.md, report.json or claim.json in the run's folder, or in
             runs for several.
         title: headline of the report.
@@ -59,26 +61,42 @@ def report(
     """
     from poise.reporting import print_table, read_subject  # noqa: PLC0415 - plotly is slow to import
 
-    if format not in get_args(Format):
-        raise Misuse(f"unknown format {format!r}; {suggestion(str(format), get_args(Format))}")
+    kind = _format(format, None if out is None else Path(out))
     if not runs:
         raise Misuse("name at least one run folder, e.g. poise report runs/a runs/b")
-    folders = [Path(run) for run in ([runs] if isinstance(runs, (str, Path)) else runs)]
+    listed = [runs] if isinstance(runs, (str, Path)) else runs
+    folders = [Path(str(run).removeprefix("run:")) for run in listed]
     subjects = [read_subject(folder) for folder in folders]
     alone = len(folders) == 1 and not out
     sent = [trackers_of(f"run:{folder.as_posix()}", trackers, own=alone) for folder in folders]
-    target = Path(out) if out else _default_path(folders, _NAMES[format])
+    target = Path(out) if out else _default_path(folders, _NAMES[kind])
     print_table(subjects)
-    if format == "robustbench":
+    if kind == "robustbench":
         _write_claim(subjects, target, claim)
     else:
-        _write(subjects, target, title, format)
+        _write(subjects, target, title, kind)
     say(f"report: {target}")
     if any(sent):
         from poise.reporting import report_markdown  # noqa: PLC0415 - as above
 
         attach_report(folders, target, report_markdown(subjects, title), sent)
     return target
+
+
+def _format(asked: Format | None, out: Path | None) -> Format:
+    """What is written: as asked, or as the file is named.
+
+    Raises:
+        Misuse: for an unknown format, and a file that is named like another or like none.
+    """
+    if asked is not None and asked not in get_args(Format):
+        raise Misuse(f"unknown format {asked!r}; {suggestion(str(asked), get_args(Format))}")
+    named = None if out is None else _ENDINGS.get(out.suffix.lower())
+    if asked is None and named is None and out is not None:
+        raise Misuse(f"a report is written as {', '.join(_ENDINGS)}; got {out}, so say --format")
+    if asked and named and Path(_NAMES[asked]).suffix != Path(_NAMES[named]).suffix:
+        raise Misuse(f"{out} is named like {named}, and --format says {asked}")
+    return asked or named or "html"
 
 
 def _default_path(folders: Sequence[Path], name: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import cast
 
 from poise.core.misuse import Misuse, suggestion
@@ -53,6 +54,8 @@ def open_data(
         Misuse: in one line, whatever is wrong with the address, the options or the data.
     """
     kind, _, target = address.partition(":")
+    if kind not in _SOURCES and Path(address).is_dir():
+        raise Misuse(f"a folder by itself is no address of data; did you mean 'folder:{address}'?")
     if kind not in _SOURCES:
         raise Misuse(f"unknown kind of data {kind!r}; {suggestion(kind, _SOURCES)}; addresses look like {_FORMS}")
     if bool(target) == (kind == "digits"):

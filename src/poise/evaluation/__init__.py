@@ -18,7 +18,7 @@ from poise.evaluation.kept import Kept
 from poise.evaluation.parts import Part
 from poise.evaluation.profile import Header, Profile
 from poise.evaluation.profile_csv import read_profile_csv, write_profile_csv
-from poise.evaluation.profile_file import read_profile, write_profile
+from poise.evaluation.profile_file import check_profile_name, read_profile, write_profile
 from poise.evaluation.soundness.finding import Finding, blocked
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "adversarials_path",
     "blocked",
     "certified_curve",
+    "check_profile_name",
     "epsilon_grid",
     "examine",
     "expected_robustness",

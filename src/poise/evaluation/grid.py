@@ -24,8 +24,10 @@ def epsilon_grid(threat: Threat, points: Sequence[float | str] | None = None) ->
         points: the points between, in place of the default; 0 and the threat's epsilon are added.
 
     Raises:
-        Misuse: for points beyond the threat's epsilon, and for more than 62 in all.
+        Misuse: for a threat that is none, for points beyond the threat's epsilon, and for more than 62 in all.
     """
+    if not isinstance(threat, Threat):
+        raise Misuse(f"threat must be a poise.Threat, such as poise.Threat(epsilon='8/255'); got {threat!r}")
     top = float(threat.epsilon)
     if points is not None:
         chosen = {float(Epsilon(point)) for point in points}

@@ -1,4 +1,4 @@
-"""Profiles on disk: a parquet table whose schema carries the header as JSON."""
+"""Profiles on disk: a parquet table whose schema carries the header as JSON, or CSV where the file is named so."""
 
 from __future__ import annotations
 
@@ -16,15 +16,30 @@ from poise.core.misuse import Misuse
 from poise.evaluation.certificates.certificate import Certificate
 from poise.evaluation.kept import Kept
 from poise.evaluation.profile import Header, Profile
+from poise.evaluation.profile_csv import read_profile_csv, write_profile_csv
 from poise.evaluation.soundness.finding import Finding
 
+_SUFFIXES = (".parquet", ".csv")
 _KEY = b"poise.profile"
 _FORMAT = 1
 _NUMBERS = {"label": "labels", "prediction": "predictions", "robust_to": "robust_to", "broken_from": "broken_from"}
 
 
+def check_profile_name(path: Path) -> None:
+    """Refuse a file name that tells no format of a profile.
+
+    Raises:
+        Misuse: unless it ends in .parquet or .csv.
+    """
+    if path.suffix not in _SUFFIXES:
+        raise Misuse(f"a profile is written as .parquet, or as .csv for others to read; got {path}")
+
+
 def write_profile(profile: Profile, path: Path) -> None:
-    """Write a profile whole, in place of an older one."""
+    """Write a profile whole, in place of an older one: as CSV (`write_profile_csv`) where the name ends so."""
+    if path.suffix == ".csv":
+        write_profile_csv(profile, path)
+        return
     columns = {"id": pa.array(profile.ids, pa.string())}
     columns |= {column: pa.array(getattr(profile, field), pa.int32()) for column, field in _NUMBERS.items()}
     columns["margin"] = pa.array(profile.margins, pa.float64())
@@ -44,14 +59,17 @@ def write_profile(profile: Profile, path: Path) -> None:
         pq.write_table(table, partial)
 
 
-def read_profile(path: Path) -> Profile:
-    """Read a profile.
+def read_profile(path: Path | str) -> Profile:
+    """Read a profile, from CSV (`read_profile_csv`) where the name ends so.
 
     Raises:
         Misuse: if there is no such file, or it is truncated, foreign, or of a format from the future; it is named.
     """
+    path = Path(path)
     if not path.is_file():
         raise Misuse(f"there is no profile at {path}; make one with poise profile")
+    if path.suffix == ".csv":
+        return read_profile_csv(path)
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:

@@ -170,7 +170,10 @@ def _save_onnx(
     )
     assert found is not None  # noqa: S101 - `dynamo=True` returns a program
     found.model.metadata_props.update(
-        classes=json.dumps(classifier.classes), shape=json.dumps(classifier.blueprint.shape), digest=classifier.digest()
+        classes=json.dumps(classifier.classes),
+        shape=json.dumps(classifier.blueprint.shape),
+        digest=classifier.digest(),
+        preparation="largest central square, resized (bilinear, antialiased) to the shape; values in [0, 1]",
     )
     own = dict(zip(form.inputs, form.settings[0][0], strict=True))
     found.model.metadata_props.update({name: json.dumps(value) for name, value in own.items()})

@@ -82,4 +82,6 @@ def _source(address: str, options: Mapping[str, Option] | None) -> Callable[[Req
     if kind in _NAMED or kind in _NAMELESS:
         valid = f"{kind}:{'FOLDER' if kind == 'run' else 'NAME'}" if kind in _NAMED else kind
         raise Misuse(f"a model address of this kind reads {valid}; got {address!r}")
+    if Path(address).is_dir():
+        raise Misuse(f"a folder is no address of a model; did you mean 'run:{address}'?")
     raise Misuse(f"no model is of the kind {kind!r}, in {address!r}; {suggestion(kind, (*_NAMED, *_NAMELESS))}")

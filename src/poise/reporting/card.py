@@ -53,8 +53,9 @@ def _use(profile: Profile | None, uses: Iterable[str]) -> list[str]:
             "things, and gives one nevertheless."
         ),
         (
-            "- Takes images with values in [0, 1]; normalisation and resizing are inside. Returns logits, not "
-            "probabilities, and their confidence has not been calibrated."
+            "- Takes images with values in [0, 1], all of one size; normalisation is inside. Photos are brought to "
+            "that size as in training: the largest central square, resized (bilinear, antialiased). Returns logits, "
+            "not probabilities, and their confidence has not been calibrated."
         ),
     ]
 

@@ -6,12 +6,13 @@ It holds no verdicts: how good the model is, a callback says that a command plug
 
 from poise.training.adaptation import Adaptation, Remark, Setting, adaptation, foreseen
 from poise.training.attaching import attach
+from poise.training.checkpoint import newest_checkpoint
 from poise.training.divergence import Diverged
 from poise.training.options import Training
 from poise.training.processes import agree, is_main, on_main
 from poise.training.task import Noted, Task, Validate, check_task
 from poise.training.tracking import check_trackers
-from poise.training.trainer import train
+from poise.training.trainer import goes_on, train
 from poise.training.transfer import Head, Last, LoRA, Probe, Transfer, Whole
 
 __all__ = [
@@ -35,7 +36,9 @@ __all__ = [
     "check_task",
     "check_trackers",
     "foreseen",
+    "goes_on",
     "is_main",
+    "newest_checkpoint",
     "on_main",
     "train",
 ]

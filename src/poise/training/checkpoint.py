@@ -107,7 +107,7 @@ def load_checkpoint(
     if newest is None:
         return Position(task=task), dict(memory)
     try:
-        position = Position(**json.loads((newest / "position.json").read_text(encoding="utf-8")))
+        position = position_of(newest)
         found = model.state_dict()
         kept = load_file(newest / "model.safetensors")
         model.load_state_dict({name: shared_like(value, found.get(name, value)) for name, value in kept.items()})
@@ -161,6 +161,11 @@ def _laid_like(tensor: Tensor, own: Tensor) -> Tensor:
 def _whole(folder: Path) -> list[Path]:
     """Checkpoints that were finished, oldest first."""
     return sorted(path for path in folder.glob("epoch-*-batch-*") if (path / "position.json").is_file())
+
+
+def position_of(checkpoint: Path) -> Position:
+    """Where a training stood when it left this checkpoint."""
+    return Position(**json.loads((checkpoint / "position.json").read_text(encoding="utf-8")))
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -64,10 +64,16 @@ def check_task(task: Task, trackers: tuple[str, ...] = ()) -> None:
             images, fp16 without a GPU, processes that cannot share the training, and trackers that accelerate does not
             know or that are not installed.
     """
-    kinds = {"objective": Objective, "schedule": Schedule, "threat": Threat, "options": Training, "transfer": Transfer}
-    for name, kind in kinds.items():
-        if not isinstance(getattr(task, name), kind):
-            raise Misuse(f"{name} must be a poise.{kind.__name__}; got {getattr(task, name)!r}")
+    parts = {
+        "objective": (task.objective, Objective),
+        "schedule": (task.schedule, Schedule),
+        "threat": (task.threat, Threat),
+        "training": (task.options, Training),
+        "transfer": (task.transfer, Transfer),
+    }
+    for name, (part, kind) in parts.items():
+        if not isinstance(part, kind):
+            raise Misuse(f"{name} must be a poise.{kind.__name__}; got {part!r}")
     if missing := [role for role in task.objective.roles if role not in task.references]:
         raise Misuse(f"{type(task.objective).__name__} compares with other networks; missing: {', '.join(missing)}")
     check_augmentation(task.augmentation)

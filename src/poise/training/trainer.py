@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -23,7 +24,14 @@ from poise.models import Classifier
 from poise.objectives import Step
 from poise.schedules import Memory, Moment
 from poise.schedules.schedule import progress_at
-from poise.training.checkpoint import Position, load_checkpoint, newest_checkpoint, save_checkpoint, snapshot
+from poise.training.checkpoint import (
+    Position,
+    load_checkpoint,
+    newest_checkpoint,
+    position_of,
+    save_checkpoint,
+    snapshot,
+)
 from poise.training.divergence import Circumstances, Diverged, Tally, diagnosis
 from poise.training.gradients import Gradients, Tell
 from poise.training.journal import Journal
@@ -364,6 +372,11 @@ class _Loop:
         if missing := [name for name in schedule.hears if name not in figures]:
             raise Misuse(f"the schedule {type(schedule).__name__} needs {', '.join(missing)} of the validation")
         return schedule.heard(self._moment(self.position.epoch + 1, 0), figures)
+
+
+def goes_on(task: Task, checkpoint: Path) -> bool:
+    """Whether a checkpoint is of a training that started from these very images and weights."""
+    return position_of(checkpoint).task == _started_from(task)
 
 
 def _started_from(task: Task) -> str:

@@ -85,6 +85,7 @@ def fit(
         noted: told of every epoch's figures.
     """
     if on_main(folder.weights.exists):
+        say(f"{folder.path} has ended already: there is nothing left to do")
         return
     trained(task, folder, label, validate=validate, trackers=trackers, noted=noted)
     on_main(lambda: save_model(task.classifier.cpu(), folder.path))

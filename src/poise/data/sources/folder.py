@@ -1,4 +1,7 @@
-"""``folder:PATH``: one folder per class, below PATH or below PATH/train, PATH/validation and PATH/test."""
+"""``folder:PATH``: one folder per class, below PATH or below PATH/train, PATH/validation and PATH/test.
+
+Splits may be called otherwise, in capitals or not: training; val, valid, validate or dev; testing.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,12 @@ from poise.data.splits import Parts, Splits
 from poise.data.store import Files
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-_SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
+_SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "validate", "dev"),
+    "test": ("test", "testing"),
+}
+_SPLIT_OF = {name: split for split, names in _SPLITS.items() for name in names}
 
 
 def open_source(request: Request) -> Splits:
@@ -27,7 +35,7 @@ def open_source(request: Request) -> Splits:
     root = Path(request.target).expanduser()
     if not root.is_dir():
         raise Misuse(f"{request.address}: there is no folder {root}; looked from {Path.cwd()}")
-    homes = _homes(root)
+    homes = _homes(root, request.address)
     found = {name: list(_labelled(home)) for name, home in homes.items()}
     for name, home in homes.items():
         if not found[name]:
@@ -40,11 +48,39 @@ def open_source(request: Request) -> Splits:
     return finished(Parts(**parts), classes, request)
 
 
-def _homes(root: Path) -> dict[str, Path]:
-    """The folder of each split; the root alone where there is no train folder with class folders in it."""
-    if not any(path.is_dir() for path in _visible(root / "train")):
+def _homes(root: Path, address: str) -> dict[str, Path]:
+    """The folder of each split; the root alone where there is no train folder with class folders in it.
+
+    Raises:
+        Misuse: for two folders of a split, for splits without one to train on, and for a folder beside the splits that
+            looks like one more.
+    """
+    known = {path: set(map(str.lower, _folders_in(path))) for path in _visible(root) if path.is_dir()}
+    homes: dict[str, Path] = {}
+    for path, inside in known.items():
+        split = _SPLIT_OF.get(path.name.lower())
+        if split is None or (split == "train" and not inside):
+            continue
+        if split in homes:
+            raise Misuse(f"{address}: {homes[split].name} and {path.name} are both for {split}; keep one of them")
+        homes[split] = path
+    if "train" not in homes:
+        if homes and len(homes) == len(known):
+            raise Misuse(
+                f"{address}: there is {', '.join(home.name for home in homes.values())} and no train to learn from"
+            )
         return {"train": root}
-    return {split: root / name for split, names in _SPLITS.items() for name in names if (root / name).is_dir()}
+    for path, inside in known.items():
+        if path not in homes.values() and inside & known[homes["train"]]:
+            raise Misuse(
+                f"{address}: {path.name} holds classes too, beside {homes['train'].name}; "
+                "call it train, validation or test, or keep it elsewhere"
+            )
+    return homes
+
+
+def _folders_in(folder: Path) -> list[str]:
+    return [path.name for path in _visible(folder) if path.is_dir()]
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -57,7 +57,8 @@ def flip_rows(comparison: Comparison) -> Rows:
         note=(
             "Brackets hold 95 % confidence intervals, exact for shares, and for changes such as hold for any number of "
             "images. 'Or clean' counts what is lost here, on the clean image, or both. p is McNemar's: how likely "
-            "losses and gains would differ so much if both were equally likely."
+            "losses and gains would differ so much if both were equally likely. A change's bracket takes less for "
+            "granted, so that it may hold 0 where p is small."
         ),
     )
 

@@ -302,3 +302,19 @@ def test_a_limit_of_the_runs_recipe_can_be_changed(run, tmp_path):
     with pytest.raises(Misuse):
         poise.profile(run.address, limit=0, suite="fast", out=tmp_path / "q.parquet")
     assert RunFolder.open(run.path)
+
+
+def test_a_replaced_head_is_told_of_once(tmp_path, capsys):
+    """By the run that replaces it, and not by every command that looks at the run."""
+    photos = f"folder:{_photos(tmp_path / 'photos')}"
+    poise.finetune("timm:test_resnet", photos, weights="random", out=tmp_path / "first", **QUICK)
+    shutil.rmtree(tmp_path / "photos" / "train" / "dog")
+    for split in ("validation", "test"):
+        (tmp_path / "photos" / split / "dog").rename(tmp_path / "photos" / split / "horse")
+    shutil.copytree(tmp_path / "photos" / "train" / "cat", tmp_path / "photos" / "train" / "horse")
+    capsys.readouterr()
+    run = poise.finetune(f"run:{tmp_path / 'first'}", photos, out=tmp_path / "second", **QUICK)
+    assert capsys.readouterr().err.count("head replaced") == 1
+    poise.profile(run.address, suite="fast", points=[], soundness=False)
+    poise.finetune(run.address, photos, out=tmp_path / "third", **QUICK)
+    assert "head replaced" not in capsys.readouterr().err

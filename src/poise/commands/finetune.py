@@ -11,7 +11,7 @@ from typing import Any, get_args
 from poise.commands.fitting.diagnosis import attending, conclusion, plan_of, setting_of, standard_accuracy
 from poise.commands.fitting.fit import begun, fit, seconds
 from poise.commands.fitting.validation import Judging, check_validation, validation, validation_works
-from poise.commands.opening import Source, Split
+from poise.commands.opening import Source, Split, introduce
 from poise.commands.recipe import plain, read_recipe
 from poise.commands.rehearsal.demand import training_works
 from poise.commands.rehearsal.estimate import Work
@@ -197,8 +197,7 @@ def _task(given: SimpleNamespace, images: ImageSet) -> Task:
     classifier = open_model(
         given.model, weights=given.weights, classes=images.classes, shape=images.shape, seed=given.seed, new_head=True
     )
-    for note in classifier.notes:
-        say(note)
+    introduce(classifier, given.model)
     return Task(
         classifier,
         images,

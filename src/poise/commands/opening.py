@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse, suggestion
 from poise.core.processes import process_state
 from poise.data import ImageSet, Splits, open_data
-from poise.models import Classifier, open_model
+from poise.models import Classifier, notes_of, open_model
 
 Split = Literal["train", "validation", "test"]
 
@@ -82,7 +83,7 @@ def check_split(name: str) -> None:
 
 
 def open_whole(address: str, images: ImageSet, *, weights: str | None = None, seed: int = 0) -> Classifier:
-    """A classifier of the classes of some images, with the head that it came with; a person is told of its notes.
+    """A classifier of the classes of some images, with the head that it came with, introduced to the person.
 
     Args:
         address: of the model.
@@ -94,14 +95,22 @@ def open_whole(address: str, images: ImageSet, *, weights: str | None = None, se
         Misuse: if it tells other classes apart.
     """
     classifier = open_model(address, weights=weights, classes=images.classes, shape=images.shape, seed=seed)
-    for note in classifier.notes:
-        say(note)
+    introduce(classifier, address)
     untrained = any(note.startswith("head replaced") for note in classifier.notes) and not address.startswith("run:")
     if untrained and weights != "random":
         raise Misuse(
             f"{address} tells other classes apart than {images.address}, and a random head has nothing to judge"
         )
     return classifier
+
+
+def introduce(classifier: Classifier, address: str) -> None:
+    """Tell a person what is to be known of a classifier: of a run, what was not told when it was made."""
+    kind, _, place = address.partition(":")
+    known = notes_of(Path(place)) if kind == "run" else ()
+    for note in classifier.notes:
+        if note not in known:
+            say(note)
 
 
 def placed(classifier: Classifier) -> Classifier:

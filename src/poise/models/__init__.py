@@ -6,7 +6,7 @@ no business of this room, which imports only `poise.core`. Start with `classifie
 
 from poise.models.blueprint import Blueprint
 from poise.models.classifier import Classifier
-from poise.models.saving import load_model, save_model
+from poise.models.saving import load_model, notes_of, save_model
 from poise.models.smoothed import Smoothed, SmoothedClassifier, Vote, smooth
 from poise.models.sources import open_model
 
@@ -17,6 +17,7 @@ __all__ = [
     "SmoothedClassifier",
     "Vote",
     "load_model",
+    "notes_of",
     "open_model",
     "save_model",
     "smooth",

@@ -81,7 +81,7 @@ def load_model(folder: str | Path) -> Classifier:
         raise Misuse(f"{folder} holds no {WEIGHTS}")
     tensors = read_safetensors(folder / WEIGHTS)
     network = rebuilt(blueprint, folder)
-    classifier = classifier_around(network, blueprint, tuple(map(str, description.get("notes", ()))))
+    classifier = classifier_around(network, blueprint, notes_of(folder))
     classifier.to(_floating(tensors))
     lay_over(network, tensors, folder / WEIGHTS)
     if classifier.digest() != description.get("digest"):
@@ -90,6 +90,15 @@ def load_model(folder: str | Path) -> Classifier:
             f"{description.get('digest')} was written; save the model again or restore both files"
         )
     return classifier
+
+
+def notes_of(folder: Path) -> tuple[str, ...]:
+    """What was to be known of a saved model when it was made.
+
+    Raises:
+        Misuse: if the folder describes no model.
+    """
+    return tuple(map(str, _description(folder).get("notes", ())))
 
 
 def read_blueprint(folder: Path) -> Blueprint:

@@ -182,6 +182,18 @@ def test_profiles_that_were_not_checked_are_judged_only_where_the_gate_allows_it
         assert judge(Gate(limits=(kept,), unchecked="allow"), pair).outcome == "passed"
 
 
+def test_a_gate_may_ask_for_attacks_and_judges_no_others():
+    kept = Limit(figure="robust_flips", side="at_most", value=0.5, at=Epsilon(0.2), by="estimate")
+    pair = _join(settled([4] * 10), settled([4] * 10))
+    suite = pair.old.header.suite
+    assert judge(Gate(limits=(kept,), unchecked="allow", suites=("mine", suite)), pair).outcome == "passed"
+    refused = judge(Gate(limits=(kept,), unchecked="allow", suites=("stronger", "mine")), pair)
+    assert refused.exit_code == 2
+    assert refused.verdicts[0].reason == (
+        f"the old profile is by {suite} and the new profile is by {suite}; the gate asks for stronger or mine"
+    )
+
+
 def test_open_verdicts_decide_only_where_they_can():
     """Of ten examples, one is lost, and two may be."""
     pair = _join(settled([4] * 10), made([0, 1, 1] + [3] * 7, [1, 3, 3] + [4] * 7))
@@ -233,6 +245,7 @@ confidence: 0.9
 joint: holm
 grid: common
 unchecked: allow
+suites: [autoattack, pgd]
 limits:
   - {figure: clean_flips, at_most: 1 %}
   - {figure: robust_flips, at: 8/255, at_most: 0.02, every_class: true}
@@ -245,6 +258,7 @@ def test_a_gate_is_read_as_it_was_written(tmp_path):
     (tmp_path / "gate.yaml").write_text(GATE)
     gate = read_gate(tmp_path / "gate.yaml")
     assert (gate.confidence, gate.joint, gate.grid, gate.unchecked) == (0.9, "holm", "common", "allow")
+    assert gate.suites == ("autoattack", "pgd")
     assert gate.limits == (
         Limit(figure="clean_flips", side="at_most", value=0.01),
         Limit(figure="robust_flips", side="at_most", value=0.02, at=Epsilon("8/255"), every_class=True),
@@ -295,6 +309,7 @@ def test_a_gate_is_read_as_it_was_written(tmp_path):
         ("limits: [{figure: clean_flips, at_most: 1}]\ngrid: commons", "unknown grid 'commons'; did you mean 'common'"),
         ("limits: [{figure: clean_flips, at_most: 1}]\nunchecked: yes", "unknown unchecked True"),
         ("limits: [{figure: clean_flips, at_most: 1, class: no}]", "class is a name, in quotes"),
+        ("limits: [{figure: clean_flips, at_most: 1}]\nsuites: [1]", "suites is a name such as autoattack, or a list"),
         ("limits: [", "cannot be read as a gate"),
         ("limits: !!python/object:os.system {}", "cannot be read as a gate"),
     ],

@@ -100,7 +100,7 @@ def plan_of(task: Task) -> str:
 
 def attending(folder: RunFolder, setting: Setting) -> Noted:
     """Somebody who says what can be foreseen, looks at every epoch and says what is the matter, each thing once."""
-    said: set[str] = set()
+    said = {remark.kind for remark in adaptation(folder.history(), setting).remarks}  # before it was interrupted
     if (remark := foreseen(setting)) is not None:
         say(f"{folder.path.name}: {remark.text}")
 

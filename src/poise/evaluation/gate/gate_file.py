@@ -14,7 +14,7 @@ from poise.core.threat import Epsilon
 from poise.evaluation.gate.evidence import Side
 from poise.evaluation.gate.limit import EVERY, Gate, Limit
 
-_GATE = ("limits", "confidence", "joint", "grid", "unchecked")
+_GATE = ("limits", "confidence", "joint", "grid", "unchecked", "suites")
 _LIMIT = ("figure", *get_args(Side), "at", "class", "every_class", "by")
 _PERCENT = re.compile(r"([+-]?\d+(?:\.\d*)?|[+-]?\.\d+)\s*%")
 
@@ -52,6 +52,8 @@ def parse_gate(tree: Any) -> Gate:
         raise Misuse("a gate holds 'limits', a list of at least one, such as - {figure: clean_flips, at_most: 1 %}")
     if "confidence" in fields:
         fields["confidence"] = _number("confidence", fields["confidence"])
+    if "suites" in fields:
+        fields["suites"] = _names("suites", fields["suites"])
     return Gate(limits=tuple(_numbered(place, each) for place, each in enumerate(limits, 1)), **fields)
 
 
@@ -94,6 +96,13 @@ def _mapping(tree: Any, known: tuple[str, ...], what: str) -> dict[str, Any]:
         if name not in known:
             raise Misuse(f"{what} has no {name!r}; {suggestion(str(name), known)}")
     return dict(tree)
+
+
+def _names(name: str, value: Any) -> tuple[str, ...]:
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list) or not listed or not all(isinstance(each, str) and each for each in listed):
+        raise Misuse(f"{name} is a name such as autoattack, or a list of names; got {value!r}")
+    return tuple(listed)
 
 
 def _number(name: str, value: Any) -> float:

@@ -95,6 +95,8 @@ class Gate:
             (common), whatever the new one leaves out.
         unchecked: what becomes of profiles at which some soundness check has not looked, be it because it was switched
             off or because they are of another tool: refuse (nothing can be judged) or allow.
+        suites: names of the attack suites of which profiles must be, so that a weak one cannot pass for robust; empty
+            for any.
 
     Raises:
         Misuse: for no limits, a limit given twice, and a confidence outside [0.5, 1).
@@ -105,6 +107,7 @@ class Gate:
     joint: Joint = "none"
     grid: Grid = "old"
     unchecked: Unchecked = "refuse"
+    suites: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.limits:

@@ -77,9 +77,10 @@ def judge(gate: Gate, pair: Pair) -> Judgement:
     for every class, or at every epsilon, passes if each passes: the confidence needs no correction for their number,
     since to pass wrongly the one that is broken would have to pass too (Berger 1982). What the new profile shows beyond
     the old one's grid changes no figure; what it lacks of that may be what would have spoken against it. Nothing is
-    judged of profiles at which some soundness check has not looked, unless the gate allows that.
+    judged of profiles at which some soundness check has not looked, unless the gate allows that, and of profiles by
+    other attacks than the gate asks for.
     """
-    if reason := _unchecked(gate, pair):
+    if reason := _unchecked(gate, pair) or _too_weak(gate, pair):
         return unjudged(gate, reason)
     alpha = 1 - gate.confidence
     on_bounds = sum(limit.by == "bound" for limit in gate.limits)
@@ -115,6 +116,16 @@ def _unchecked(gate: Gate, pair: Pair) -> str:
     if not told or gate.unchecked == "allow":
         return ""
     return f"{'; '.join(told)} (poise profile runs all checks; unchecked: allow in the gate does without)"
+
+
+def _too_weak(gate: Gate, pair: Pair) -> str:
+    """Which profile is of none of the suites that the gate asks for; "" for neither."""
+    told = [
+        f"the {name} profile is by {profile.header.suite or 'attacks that it does not name'}"
+        for name, profile in (("old", pair.old), ("new", pair.new))
+        if gate.suites and profile.header.suite not in gate.suites
+    ]
+    return f"{' and '.join(told)}; the gate asks for {' or '.join(gate.suites)}" if told else ""
 
 
 @dataclass(frozen=True)

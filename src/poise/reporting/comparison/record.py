@@ -34,6 +34,7 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
             "joint": judgement.gate.joint,
             "grid": judgement.gate.grid,
             "unchecked": judgement.gate.unchecked,
+            "suites": list(judgement.gate.suites),
             "promise": judgement.gate.promise,
             "limits": [_verdict(verdict) for verdict in judgement.verdicts],
         }

@@ -132,7 +132,7 @@ def test_a_smoothed_classifier_gets_a_run_of_its_own_and_an_interruption_goes_on
 )
 def test_what_cannot_be_done_is_one_line_and_leaves_nothing(run, tmp_path, monkeypatch, capsys, words, line):
     monkeypatch.chdir(tmp_path)
-    assert main(["certify", run.address, "--limit", "10", *words.split(), "--out", "new"]) == 2
+    assert main(["certify", run.address, "--limit", "10", *words.split(), "--out", "new.parquet"]) == 2
     told = capsys.readouterr().err.strip()
     assert line in told
     assert "Traceback" not in told

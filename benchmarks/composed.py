@@ -21,14 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Claim, conclude, cut, shown, workers
-from benchmarks.updates import PAIRS, SCALES, TARGET, THREAT, Updates, accuracies, flipped, options_of
+from benchmarks.updates import PAIRS, SCALES, TARGET, Updates, accuracies, flipped, options_of
 from poise.commands.compare import compare
-from poise.commands.finetune import finetune
 from poise.commands.found_again import run_in
 from poise.commands.mix import mix
 from poise.commands.run import Run
-from poise.objectives import Standard
-from poise.schedules import Fixed
 
 GATE = Path(__file__).parents[1] / "recipes" / "release-gate" / "gate.yaml"
 ALPHAS, LOSE = [0.6, 0.7, 0.8, 0.9, 0.95, 1.0], 2.0
@@ -53,32 +50,12 @@ class Composed:
     def __post_init__(self) -> None:
         object.__setattr__(self, "place", self.bench.folder / f"composed-{self.seed}")
 
-    def standard(self) -> Run:
-        """The accurate branch of all products."""
-        scale, out = self.bench.scale, self.bench.folder / "base" / f"standard-{self.seed}"
-        return run_in(
-            finetune,
-            scale.network,
-            self.bench.data,
-            threat=THREAT,
-            objective=Standard(),
-            schedule=Fixed(),
-            training=scale.base,
-            augmentation=scale.augmentation,
-            image_size=scale.image_size,
-            limit=scale.images,
-            validate_on=0,
-            trackers=(),
-            out=out,
-            seed=500 + self.seed,
-        )
-
     def product(self, name: str, robust: Run) -> Run:
         """The standard network mixed with a robust branch."""
         out = self.place / name
         return run_in(
             mix,
-            self.standard().address,
+            self.bench.standard(self.seed).address,
             robust.address,
             alphas=ALPHAS,
             lose=LOSE,

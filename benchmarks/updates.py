@@ -50,8 +50,8 @@ from poise.core.threat import Epsilon, Threat
 from poise.data import Augmentation
 from poise.evaluation import Profile, Suite, accuracy_curve
 from poise.evaluation.flips import flips, join, rate
-from poise.objectives import PCAT, PCT, RCAT, Adversarial, Constrained, Objective
-from poise.schedules import Hinge
+from poise.objectives import PCAT, PCT, RCAT, Adversarial, Constrained, Objective, Standard
+from poise.schedules import Fixed, Hinge
 from poise.training import Training
 
 THREAT = Threat(epsilon="8/255")
@@ -192,8 +192,21 @@ class Updates(Bench[Scale]):
         """Where the updates and profiles of a pair are kept."""
         return self.folder / f"{pair}-{seed}"
 
-    def base(self, name: str, training: Training, images: int | None, seed: int, network: str | None = None) -> Run:
-        """A robust network trained from scratch."""
+    def standard(self, seed: int) -> Run:
+        """A network that never saw an attack, of the new ones' architecture."""
+        return self.base(f"standard-{seed}", self.scale.base, self.scale.images, 500 + seed, robust=False)
+
+    def base(
+        self,
+        name: str,
+        training: Training,
+        images: int | None,
+        seed: int,
+        network: str | None = None,
+        *,
+        robust: bool = True,
+    ) -> Run:
+        """A network trained from scratch."""
         out, address = self.folder / "base" / name, network or self.scale.network
         return run_in(
             finetune,
@@ -201,8 +214,8 @@ class Updates(Bench[Scale]):
             self.data,
             weights="random" if address.startswith("timm:") else None,
             image_size=self.scale.image_size,
-            schedule=RAMP,
-            objective=Adversarial(attack=self.scale.attack),
+            schedule=RAMP if robust else Fixed(),
+            objective=Adversarial(attack=self.scale.attack) if robust else Standard(),
             training=training,
             augmentation=self.scale.augmentation,
             limit=images,

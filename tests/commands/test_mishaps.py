@@ -318,3 +318,15 @@ def test_a_replaced_head_is_told_of_once(tmp_path, capsys):
     poise.profile(run.address, suite="fast", points=[], soundness=False)
     poise.finetune(run.address, photos, out=tmp_path / "third", **QUICK)
     assert "head replaced" not in capsys.readouterr().err
+
+
+def test_other_images_are_told_with_the_options_that_choose_them(run, tmp_path, monkeypatch):
+    few = {"suite": "fast", "soundness": False, "points": []}
+    poise.profile(run.address, limit=6, out=tmp_path / "p.parquet", **few)
+    with pytest.raises(Misuse, match=r"of other images \(6, here 4\); ask for the same \(--limit, --split, --data\)"):
+        poise.certify(run.address, limit=4, out=tmp_path / "p.parquet")
+    monkeypatch.setattr("poise.commands.profile.write_profile", _dies)
+    with pytest.raises(KeyboardInterrupt):
+        poise.profile(run.address, limit=6, out=tmp_path / "q.parquet", **few)
+    with pytest.raises(Misuse, match=r"begun with other images .* \(the same --data, --limit and --split\)"):
+        poise.profile(run.address, limit=4, out=tmp_path / "q.parquet", **few)

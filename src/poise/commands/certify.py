@@ -179,8 +179,11 @@ def _known_profile(target: Path, classifier: Classifier, images: ImageSet, norm:
     found = read_profile(target)
     of_model, of_data = found.header.model == classifier.digest(), found.header.data == images.digest()
     if not (of_model and of_data):
-        other = "another model" if not of_model else "other images"
-        raise Misuse(f"{target} is a profile of {other}; write the certificate elsewhere with --out")
+        other = "another model" if not of_model else f"other images ({len(found):,}, here {len(images):,})"
+        raise Misuse(
+            f"{target} is a profile of {other}; ask for the same (--limit, --split, --data), or write the certificate "
+            "elsewhere with --out"
+        )
     if norm not in {None, found.header.norm}:
         raise Misuse(f"{target} is a profile in {found.header.norm}; its radii cannot be stated in {norm}")
     return found

@@ -102,9 +102,11 @@ class Journal:
             raise Misuse(f"{file} is no journal of a profile; move it away or write elsewhere with --out")
         different = next((name for name, value in self._header.items() if found.get(name) != value), None)
         if different is not None:
+            what = f"another {different.replace('_', ' ')}" if different != "data" else "other images"
+            hint = " (the same --data, --limit and --split)" if different == "data" else ""
             raise Misuse(
-                f"{file} was begun with another {different.replace('_', ' ')} ({found.get(different)}, now "
-                f"{self._header[different]}); go on as it was begun, or move it away, or write elsewhere with --out"
+                f"{file} was begun with {what} ({found.get(different)}, now {self._header[different]}); go on as it "
+                f"was begun{hint}, or move it away, or write elsewhere with --out"
             )
 
     def _outcomes(self, file: Path) -> Iterator[tuple[int, Event]]:

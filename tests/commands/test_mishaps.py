@@ -320,6 +320,11 @@ def test_a_replaced_head_is_told_of_once(tmp_path, capsys):
     assert "head replaced" not in capsys.readouterr().err
 
 
+def test_a_recipe_of_another_verb_is_called_that(run, capsys):
+    assert main(["profile", "--config", str(run.folder.recipe)]) == 2
+    assert "this is a recipe of poise finetune" in capsys.readouterr().err
+
+
 def test_other_images_are_told_with_the_options_that_choose_them(run, tmp_path, monkeypatch):
     few = {"suite": "fast", "soundness": False, "points": []}
     poise.profile(run.address, limit=6, out=tmp_path / "p.parquet", **few)

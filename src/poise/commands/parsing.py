@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from functools import partial
 from importlib import import_module
 from typing import Any, NoReturn, get_args, get_origin
 
@@ -11,7 +12,7 @@ import yaml
 from jsonargparse import ArgumentParser, set_loader
 from jsonargparse.typing import register_type
 
-from poise.commands.recipe import FAMILIES, expanded
+from poise.commands.recipe import FAMILIES, expanded, recipe_of_verb
 from poise.commands.telling.wording import readable
 from poise.commands.verbs import VERBS, Verb, function_of
 from poise.core.misuse import Misuse, suggestion
@@ -29,7 +30,7 @@ def parser_of(name: str) -> Any:
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
             raise Misuse(readable(message, name))
 
-    set_loader("recipe", _load_recipe, exceptions=(ValueError,))
+    set_loader("recipe", partial(_load_recipe, verb=name), exceptions=(ValueError,))
     register_type(Epsilon, str, Epsilon, fail_already_registered=False)
     parser = Parser(prog=f"poise {name}", parser_mode="recipe", epilog=f"example: {verb.example}")
     parser.add_argument("--config", action="config", help="a recipe; options given beside it win")
@@ -62,7 +63,9 @@ def options_of(name: str, tree: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in vars(found).items() if key not in {"config", "dry_run"}}
 
 
-def _load_recipe(text: str) -> Any:
+def _load_recipe(text: str, verb: str) -> Any:
+    if (foreign := recipe_of_verb(text)) not in ("", verb):
+        raise ValueError(f"this is a recipe of poise {foreign}")
     try:
         return expanded(yaml.safe_load(text))
     except yaml.YAMLError as error:

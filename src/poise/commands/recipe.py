@@ -9,6 +9,7 @@ A class of the user's own stands there by its import path in place of the name: 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
@@ -21,6 +22,8 @@ from poise.core.files import write_text
 from poise.core.misuse import Misuse, suggestion
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Epsilon
+
+_FIRST_LINE = re.compile(r"# poise (\w+) --config ")
 
 FAMILIES = {
     "schedule": "poise.schedules.Schedule",
@@ -138,6 +141,12 @@ def _named(kind: type) -> dict[str, str]:
         if issubclass(kind, getattr(import_module(module), name)):
             return {"kind": _short_name(kind) if path in members(family).values() else path}
     return {}
+
+
+def recipe_of_verb(text: str) -> str:
+    """The verb that a recipe's first line says it is for; "" where it says nothing."""
+    found = _FIRST_LINE.match(text)
+    return found[1] if found else ""
 
 
 def recipe_text(verb: str, options: Mapping[str, Any]) -> str:

@@ -81,7 +81,7 @@ def load_model(folder: str | Path) -> Classifier:
         raise Misuse(f"{folder} holds no {WEIGHTS}")
     tensors = read_safetensors(folder / WEIGHTS)
     network = rebuilt(blueprint, folder)
-    classifier = classifier_around(network, blueprint, notes_of(folder))
+    classifier = classifier_around(network, blueprint, _notes(description))
     classifier.to(_floating(tensors))
     lay_over(network, tensors, folder / WEIGHTS)
     if classifier.digest() != description.get("digest"):
@@ -98,7 +98,11 @@ def notes_of(folder: Path) -> tuple[str, ...]:
     Raises:
         Misuse: if the folder describes no model.
     """
-    return tuple(map(str, _description(folder).get("notes", ())))
+    return _notes(_description(folder))
+
+
+def _notes(description: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(map(str, description.get("notes", ())))
 
 
 def read_blueprint(folder: Path) -> Blueprint:

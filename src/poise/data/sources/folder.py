@@ -55,11 +55,11 @@ def _homes(root: Path, address: str) -> dict[str, Path]:
         Misuse: for two folders of a split, for splits without one to train on, and for a folder beside the splits that
             looks like one more.
     """
-    known = {path: set(map(str.lower, _folders_in(path))) for path in _visible(root) if path.is_dir()}
+    known = [path for path in _visible(root) if path.is_dir()]
     homes: dict[str, Path] = {}
-    for path, inside in known.items():
+    for path in known:
         split = _SPLIT_OF.get(path.name.lower())
-        if split is None or (split == "train" and not inside):
+        if split is None or (split == "train" and not _folders_in(path)):
             continue
         if split in homes:
             raise Misuse(f"{address}: {homes[split].name} and {path.name} are both for {split}; keep one of them")
@@ -70,8 +70,9 @@ def _homes(root: Path, address: str) -> dict[str, Path]:
                 f"{address}: there is {', '.join(home.name for home in homes.values())} and no train to learn from"
             )
         return {"train": root}
-    for path, inside in known.items():
-        if path not in homes.values() and inside & known[homes["train"]]:
+    classes = _folders_in(homes["train"])
+    for path in known:
+        if path not in homes.values() and classes & _folders_in(path):
             raise Misuse(
                 f"{address}: {path.name} holds classes too, beside {homes['train'].name}; "
                 "call it train, validation or test, or keep it elsewhere"
@@ -79,8 +80,9 @@ def _homes(root: Path, address: str) -> dict[str, Path]:
     return homes
 
 
-def _folders_in(folder: Path) -> list[str]:
-    return [path.name for path in _visible(folder) if path.is_dir()]
+def _folders_in(folder: Path) -> set[str]:
+    """Names of the folders in a folder, in small letters."""
+    return {path.name.lower() for path in _visible(folder) if path.is_dir()}
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from poise import Standard, Training, finetune, profile
 from poise.cli import main
@@ -39,3 +43,32 @@ def test_other_models_go_where_they_are_told_and_without_a_card_if_so_asked(tmp_
     assert main([*words, "--out", str(out)]) == 0
     assert "3 images" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_photo_prepared_as_file_and_card_say_gives_the_logits_of_the_run(tmp_path):
+    photos = tmp_path / "photos"
+    generator = np.random.default_rng(0)
+    for name in ("ant", "bee"):
+        (photos / name).mkdir(parents=True)
+        for number in range(12):
+            noise = generator.integers(0, 256, (30, 52, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(photos / name / f"{number}.png")
+    training = Training(epochs=1, batch_size=4)
+    options = {"objective": Standard(), "training": training, "validate_on": 0, "trackers": ()}
+    run = finetune("small", f"folder:{photos}", image_size=16, out=tmp_path / "run", **options)
+    assert main(["export", run.address, "--images", "2"]) == 0
+    session = onnxruntime.InferenceSession(run.path / "model.onnx", providers=["CPUExecutionProvider"])
+    said = session.get_modelmeta().custom_metadata_map
+    assert json.loads(said["shape"]) == [3, 16, 16]
+    words = "largest central square, resized (bilinear, antialiased)"
+    assert words in said["preparation"]
+    assert "values in [0, 1]" in said["preparation"]
+    assert words in " ".join((run.path / "model.md").read_text().split())
+    square = Image.open(photos / "ant" / "0.png").crop((11, 0, 41, 30)).resize((16, 16), Image.Resampling.BILINEAR)
+    prepared = (np.asarray(square, dtype=np.float32) / 255).transpose(2, 0, 1)[None]
+    (found,) = session.run(None, {"images": prepared})
+    opened = open_data(f"folder:{photos}", image_size=16)
+    mine = torch.cat([part.images(torch.arange(len(part))) for part in (opened.train, opened.validation, opened.test)])
+    (of_the_photo,) = (mine == torch.from_numpy(prepared)).flatten(1).all(1).nonzero().flatten().tolist()
+    served = run.classifier().eval()(mine[[of_the_photo]]).detach()
+    torch.testing.assert_close(torch.from_numpy(found), served, atol=1e-4, rtol=0)

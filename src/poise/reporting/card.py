@@ -43,15 +43,14 @@ def model_card(subject: Subject, uses: Iterable[str] = ()) -> str:
 
 def _use(profile: Profile | None, uses: Iterable[str]) -> list[str]:
     said = [f"- {plain(use)}" for use in uses]
-    if profile is None:
-        return said or ["- Not stated."]
-    classes = profile.header.classes
-    return [
-        *said,
-        (
+    if profile is not None:
+        classes = profile.header.classes
+        said.append(
             f"- Tells {len(classes)} classes apart: {plain(', '.join(classes))}. It has no answer for images of other "
             "things, and gives one nevertheless."
-        ),
+        )
+    return [
+        *(said or ["- Not stated."]),
         (
             "- Takes images with values in [0, 1], all of one size; normalisation is inside. Photos are brought to "
             "that size as in training: the largest central square, resized (bilinear, antialiased). Returns logits, "

@@ -137,3 +137,9 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(run, tmp_path, monke
     assert line in told
     assert "Traceback" not in told
     assert not list(tmp_path.iterdir())
+
+
+def test_a_certificate_goes_into_a_profile_and_no_other_file_before_anything_is_opened(run, tmp_path, capsys):
+    words = ["certify", run.address, "--data", f"folder:{tmp_path / 'absent'}", "--out", str(tmp_path / "new.csv")]
+    assert main(words) == 2
+    assert "ends in .parquet" in capsys.readouterr().err

@@ -92,6 +92,9 @@ def certify(
     _check(split, norm, sigma, method, vote)
     vote = vote or "hard"
     options = dict(locals())
+    target = out or profile_path(model)
+    if sigma is None and target.suffix != ".parquet":
+        raise Misuse(f"a certificate is kept in a profile that ends in .parquet; got {target}")
     recipe = recipe_of(model)
     size: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
     sampling = Sampling(samples=samples, selection=selection, confidence=confidence, enough=enough, seed=seed, **size)
@@ -100,14 +103,11 @@ def certify(
     source = Source.of(recipe, data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
     images = decoded(getattr(source.open(), split))
     classifier = open_whole(model, images, weights=weights, seed=seed)
-    target = out or profile_path(model)
     folder = None
     if sigma is not None:
         classifier = smooth(classifier, sigma=sigma, vote=vote, seed=seed)
         folder = _place(options | {"data": source.data}, out)
         model, target = f"run:{folder.path.as_posix()}", folder.profile
-    if target.suffix != ".parquet":
-        raise Misuse(f"a certificate is kept in a profile that ends in .parquet; got {target}")
     known = _known_profile(target, classifier, images, norm)
     certification = Certification(
         method=method or default_method(classifier),

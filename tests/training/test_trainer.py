@@ -16,7 +16,7 @@ from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
 from poise.objectives import AWP, MART, TRADES, Adversarial, Averaged, Guarded, Objective, Standard
 from poise.schedules import Adaptive, Automatic, Cosine, Fixed, Hinge, Linear, Random
-from poise.training import Diverged, Task, Training, check_task, train
+from poise.training import Diverged, Task, Training, check_task, goes_on, train
 from tests.models_for_tests import random_images, small_network
 
 OPTIONS = Training(epochs=4, batch_size=16, learning_rate=1e-2)
@@ -313,6 +313,17 @@ def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path):
     other.classifier.network[5] = torch.nn.Linear(288, 7)
     with pytest.raises(Misuse, match="epoch-00004-batch-0000000 does not fit this run"):
         train(other, folder, trackers=())
+
+
+@pytest.mark.parametrize("torn", ["", '{"epoch": 4', '{"place": 4}', "[]"])
+def test_a_damaged_checkpoint_is_named(tmp_path, torn):
+    task, folder = _task(), _folder(tmp_path / "run")
+    train(task, folder, trackers=())
+    (checkpoint,) = folder.checkpoints.iterdir()
+    (checkpoint / "position.json").write_text(torn)
+    for going_on in (lambda: train(_task(), folder, trackers=()), lambda: goes_on(_task(), checkpoint)):
+        with pytest.raises(Misuse, match=r"epoch-00004-batch-0000000/position.json is damaged"):
+            going_on()
 
 
 class _Poisoned(Standard):

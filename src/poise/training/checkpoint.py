@@ -106,8 +106,8 @@ def load_checkpoint(
     newest = newest_checkpoint(folder)
     if newest is None:
         return Position(task=task), dict(memory)
+    position = position_of(newest)
     try:
-        position = position_of(newest)
         found = model.state_dict()
         kept = load_file(newest / "model.safetensors")
         model.load_state_dict({name: shared_like(value, found.get(name, value)) for name, value in kept.items()})
@@ -164,8 +164,16 @@ def _whole(folder: Path) -> list[Path]:
 
 
 def position_of(checkpoint: Path) -> Position:
-    """Where a training stood when it left this checkpoint."""
-    return Position(**json.loads((checkpoint / "position.json").read_text(encoding="utf-8")))
+    """Where a training stood when it left this checkpoint.
+
+    Raises:
+        Misuse: if it is damaged.
+    """
+    file = checkpoint / "position.json"
+    try:
+        return Position(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
+        raise Misuse(f"{file} is damaged ({error}); start the run anew") from error
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

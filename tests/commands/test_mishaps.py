@@ -111,6 +111,31 @@ def _killed_after_an_epoch(data: Path, out: Path) -> dict:
     return options | {"validate_on": 4}
 
 
+def test_images_that_stand_twice_are_told_by_every_verb_that_learns_or_chooses(tmp_path, capsys):
+    photos = _photos(tmp_path / "photos")
+    copies = {"test/cat/0.png": "train/cat/1.png", "validation/cat/0.png": "train/dog/2.png"}
+    for copy, original in copies.items():
+        shutil.copyfile(photos / original, photos / copy)
+    lines = (
+        "1 test image stands in train too (test/cat/0.png is train/cat/1.png, byte for byte): figures on such images",
+        "1 validation image stands in train too, under another class (validation/cat/0.png is train/dog/2.png, byte",
+    )
+    words = ["--training.epochs", "1", "--validate_on", "4"]
+    learning = ["finetune", "small", "--data", f"folder:{photos}", *words, "--out", str(tmp_path / "run")]
+    assert main([*learning, "--dry-run"]) == 0
+    assert "stands in train too" not in capsys.readouterr().err  # it would take long where images are many
+    run = f"run:{tmp_path / 'run'}"
+    verbs = {
+        "mix": ["--standard", run, "--robust", run, "--alpha", "0.5", "--validate_on", "4"],
+        "update": ["--old", run, "--new", run, *words],
+    }
+    told = [learning, *([verb, *options, "--out", str(tmp_path / verb)] for verb, options in verbs.items())]
+    for each in told:
+        assert main(each) == 0
+        said = " ".join(capsys.readouterr().err.split())
+        assert all(said.count(line) == 1 for line in lines), said
+
+
 def test_a_run_goes_on_where_its_data_have_moved_and_not_on_others(tmp_path):
     photos = _photos(tmp_path / "photos")
     options = _killed_after_an_epoch(photos, tmp_path / "run")

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from poise.commands.fitting.diagnosis import attending, conclusion, plan_of, setting_of, standard_accuracy
 from poise.commands.fitting.fit import begun, fit, seconds
 from poise.commands.fitting.validation import Judging, check_validation, validation, validation_works
-from poise.commands.opening import Source, Split, introduce
+from poise.commands.opening import Source, Split, introduce, tell_repeats
 from poise.commands.recipe import plain, read_recipe
 from poise.commands.rehearsal.demand import training_works
 from poise.commands.rehearsal.estimate import Work
@@ -20,7 +20,7 @@ from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
-from poise.data import Augmentation, ImageSet
+from poise.data import Augmentation, ImageSet, Splits
 from poise.models import open_model
 from poise.objectives import Adversarial, Objective
 from poise.schedules import Hinge, Schedule
@@ -108,14 +108,14 @@ class Prepared:
         task: what is to be trained.
         validate: called after every epoch.
         standard: clean accuracy of the standard fine-tuning to compare with; None for none.
-        found: which data were opened, for a person.
+        splits: the images.
     """
 
     options: Mapping[str, Any]
     task: Task
     validate: Judging | None
     standard: float | None
-    found: str
+    splits: Splits
 
 
 def prepared(options: Mapping[str, Any], *, measuring: Callable[..., Judging | None] = validation) -> Prepared:
@@ -135,9 +135,7 @@ def prepared(options: Mapping[str, Any], *, measuring: Callable[..., Judging | N
     task = _task(given, splits.train)
     check_task(task, given.trackers)
     validate = measuring(splits.validation, given.threat, given.validate_on, given.schedule, given.seed)
-    counts = ", ".join(f"{len(getattr(splits, name)):,} {name}" for name in get_args(Split))
-    found = f"{given.data}: {len(splits.train.classes)} classes, images: {counts}"
-    return Prepared(options, task, validate, standard, found)
+    return Prepared(options, task, validate, standard, splits)
 
 
 def fine_tuned(ready: Prepared, *, resume: bool = False, noted: Noted = lambda _: None) -> Run:
@@ -156,7 +154,9 @@ def fine_tuned(ready: Prepared, *, resume: bool = False, noted: Noted = lambda _
     changeable = _changeable(ready) if resume and given.out is not None else ()
     folder = begun("finetune", ready.options, given.out, resume=resume, works=works, ignored=changeable)
     setting = setting_of(task, ready.standard, None if ready.validate is None else ready.validate.images)
-    say(ready.found)
+    counts = ", ".join(f"{len(getattr(ready.splits, name)):,} {name}" for name in get_args(Split))
+    say(f"{given.data}: {len(ready.splits.train.classes)} classes, images: {counts}")
+    tell_repeats(ready.splits)
     say(f"{folder.path.name}: {plan_of(task)}")
     look = attending(folder, setting)
 

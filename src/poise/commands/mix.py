@@ -11,7 +11,7 @@ from typing import get_args
 from poise.commands.fitting.fit import begun, trained
 from poise.commands.mixing.mixtures import ALPHAS, Method, Mixtures, capped
 from poise.commands.mixing.sweep import Sweep, alphas_of
-from poise.commands.opening import Source, open_whole, placed
+from poise.commands.opening import Source, open_whole, placed, tell_repeats
 from poise.commands.run import Run, recipe_of
 from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse, suggestion
@@ -122,6 +122,7 @@ def mix(
         check_task(task, trackers)
     works = partial(work.works, method, task, None if alpha is not None else suite, calibrate=calibrate)
     folder = begun("mix", options, out, resume=resume, works=works, ignored=("lose", "alphas"))
+    tell_repeats(splits)
     gated = None
     if task is not None:
         task = work.calibrated(task) if calibrate else task

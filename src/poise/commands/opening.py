@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse, suggestion
 from poise.core.processes import process_state
-from poise.data import ImageSet, Splits, open_data
+from poise.data import ImageSet, Splits, open_data, repeats
 from poise.models import Classifier, notes_of, open_model
 
 Split = Literal["train", "validation", "test"]
@@ -70,6 +70,17 @@ class Source:
         for name in splits.skipped:
             say(f"left out, unreadable: {name}")
         return splits
+
+
+def tell_repeats(splits: Splits) -> None:
+    """Tell a person which images stand twice, and what that means."""
+    for found in repeats(splits):
+        (again, before), count = found.pairs[0], len(found.pairs)
+        stand = f"{count:,} {found.split} image{'s stand' if count > 1 else ' stands'} in {found.other} too"
+        if found.contradicts:
+            say(f"{stand}, under another class ({again} is {before}, byte for byte): one of the labels is wrong")
+        else:
+            say(f"{stand} ({again} is {before}, byte for byte): figures on such images flatter; take out one of two")
 
 
 def check_split(name: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from poise.commands.fitting.fit import begun, fit, seconds
-from poise.commands.opening import Source, open_whole, placed
+from poise.commands.opening import Source, open_whole, placed, tell_repeats
 from poise.commands.recipe import write_recipe
 from poise.commands.rehearsal.demand import examination_work, training_works
 from poise.commands.rehearsal.estimate import Work
@@ -120,6 +120,7 @@ def update(
         check_task(task, trackers)
     images = first(splits.validation, validate_on)
     folder = begun("update", options, out, resume=resume, works=lambda: _works(pair, tasks, images))
+    tell_repeats(splits)
     if not on_main(folder.weights.exists):
         _choose(folder, options, pair, tasks, images)
     say(f"{folder.path}: {len(tasks)} trial(s) of {training.epochs} epochs")

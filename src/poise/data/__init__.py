@@ -10,6 +10,7 @@ from poise.data.dataset import ImageSet
 from poise.data.lazy import Lazy
 from poise.data.loader import batches, batches_per_epoch
 from poise.data.memory import InMemory, decoded, first
+from poise.data.repeats import Repeats, repeats
 from poise.data.splits import Splits, split
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ImageSet",
     "InMemory",
     "Lazy",
+    "Repeats",
     "Splits",
     "augment",
     "batches",
@@ -26,5 +28,6 @@ __all__ = [
     "decoded",
     "first",
     "open_data",
+    "repeats",
     "split",
 ]

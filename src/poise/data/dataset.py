@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Iterable
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from poise.core.files import digest_tensors, digest_words
@@ -23,6 +27,11 @@ def as_float(
         return pixels.float()
     # A Python number would be divided by on the CPU, but on CUDA its rounded reciprocal would be multiplied by.
     return pixels.float() / torch.full((), 255.0, device=pixels.device)
+
+
+def texts(found: Iterable[str]) -> NDArray[Any]:
+    """Short texts, in a form that takes little memory for millions of them."""
+    return np.array([text.encode() for text in found], dtype=np.bytes_)
 
 
 class ImageSet(ABC):
@@ -93,6 +102,11 @@ class ImageSet(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """A digest of what determines the pixels, cheaper than decoding them where that is possible."""
+
+    def marks(self) -> NDArray[Any]:
+        """For every row a short text; rows of one source whose texts are equal hold the same pixels."""
+        rows = (self.pixels(torch.tensor([row])) for row in range(len(self)))
+        return texts(digest_tensors([("pixels", image[0])]) for image in rows)
 
     def images(self, rows: Int[Tensor, " m"]) -> Float32[Tensor, "m c h w"]:
         """The images at these rows as float32 in [0, 1], on `device`."""

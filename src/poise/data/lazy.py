@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from poise.core.files import digest_tensors, digest_words
-from poise.data.dataset import ImageSet
+from poise.data.dataset import ImageSet, texts
 from poise.data.threads import ahead, chunks
 
 _CHUNK = 256
@@ -64,5 +67,13 @@ class Lazy(ImageSet):
 
     def fingerprint(self) -> str:
         """A digest of the marks of all rows."""
+        return digest_words(mark.decode() for mark in self._marks)
+
+    def marks(self) -> NDArray[Any]:
+        """For every row what determines its pixels; every image is read once."""
+        return self._marks
+
+    @cached_property
+    def _marks(self) -> NDArray[Any]:
         parts = ahead(lambda rows: [self._mark(row) for row in rows], chunks(len(self), _CHUNK))
-        return digest_words(mark for part in parts for mark in part)
+        return texts(mark for part in parts for mark in part)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from poise.core.files import digest_tensors
@@ -71,6 +73,10 @@ class InMemory(ImageSet):
     def fingerprint(self) -> str:
         """A digest of the images, or the fingerprint of the set they were decoded from."""
         return digest_tensors([("pixels", self._tensor)]) if self._origin is None else self._origin.fingerprint()
+
+    def marks(self) -> NDArray[Any]:
+        """Digests of the images, or the marks of the set they were decoded from."""
+        return super().marks() if self._origin is None else self._origin.marks()
 
 
 def first(images: ImageSet, count: int) -> ImageSet:

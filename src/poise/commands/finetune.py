@@ -12,7 +12,7 @@ from poise.commands.fitting.diagnosis import attending, conclusion, plan_of, set
 from poise.commands.fitting.fit import begun, fit, seconds
 from poise.commands.fitting.validation import Judging, check_validation, validation, validation_works
 from poise.commands.opening import Source, Split, introduce, tell_repeats
-from poise.commands.recipe import plain, read_recipe
+from poise.commands.recipe import changes
 from poise.commands.rehearsal.demand import training_works
 from poise.commands.rehearsal.estimate import Work
 from poise.commands.run import Run
@@ -182,12 +182,12 @@ def _changeable(ready: Prepared) -> tuple[str, ...]:
     newest = newest_checkpoint(folder.checkpoints)
     if newest is None:
         return tuple(ready.options)
-    kept, now = read_recipe(folder.recipe), plain(ready.options)
-    moved = [name for name in ("data", "weights") if kept.get(name) != now[name]]
+    moved = {name: both for name, both in changes(folder, ready.options).items() if name in {"data", "weights"}}
     if moved and not goes_on(ready.task, newest):
+        name, (then, now) = next(iter(moved.items()))
         raise Misuse(
-            f"{folder.path} cannot go on with {moved[0]} {now[moved[0]]}: the training images, or the weights it "
-            f"started from, are not those of {kept.get(moved[0])}"
+            f"{folder.path} cannot go on with {name} {now}: the training images, or the weights it started from, are "
+            f"not those of {then}"
         )
     return tuple(moved)
 

@@ -175,16 +175,22 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return tree
 
 
+def changes(folder: RunFolder, options: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Options that are others than those a run was started with: what they were then, and what they are now."""
+    kept, now = read_recipe(folder.recipe), plain(options)
+    names = sorted(set(kept) | set(now))
+    return {name: (kept.get(name), now.get(name)) for name in names if kept.get(name) != now.get(name)}
+
+
 def refuse_changes(folder: RunFolder, options: Mapping[str, Any], ignored: tuple[str, ...]) -> None:
     """Refuse to resume a run with other options than it was started with.
 
     Raises:
         Misuse: naming the first option that differs.
     """
-    kept, now = read_recipe(folder.recipe), plain(options)
-    for name in sorted(set(kept) | set(now)):
-        if name not in ignored and kept.get(name) != now.get(name):
+    for name, (then, now) in changes(folder, options).items():
+        if name not in ignored:
             raise Misuse(
-                f"{folder.path} was started with {name} {kept.get(name)}, not {now.get(name)}; "
+                f"{folder.path} was started with {name} {then}, not {now}; "
                 f"resume it with --config {folder.recipe} --resume"
             )

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
 import poise
 from poise.cli import main
@@ -105,5 +106,28 @@ def test_an_uneven_task_counts_as_learned_above_the_share_of_its_largest_class(t
     found = json.loads(run.folder.adaptation.read_text())
     assert found["clean"] > 0.5  # above any threshold that goes by the number of classes alone
     assert found["delay"] is None
-    assert found["threshold"] == pytest.approx((1 + 0.8 - 2 * (0.8 * 0.2 / 100) ** 0.5) / 2)
+    assert found["threshold"] == pytest.approx((1 + stats.beta.ppf(0.025, 80, 21)) / 2)
     assert "does not take up the task" in capsys.readouterr().err
+
+
+def test_two_validation_images_of_one_class_make_no_largest_class(tmp_path, capsys):
+    for split, count in (("train", 20), ("validation", 2), ("test", 2)):
+        for label, name in enumerate(("dark", "grey", "light")):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):  # those of validation that are looked at come first: all dark
+                Image.new("RGB", (8, 8), (number, 100 * label, 100 * label)).save(folder / f"{number}.png")
+    run = poise.finetune(
+        "small",
+        f"folder:{tmp_path / 'data'}",
+        threat=T,
+        objective=poise.Standard(),
+        training=replace(OPTIONS, epochs=6, learning_rate=1e-2, batch_size=20),
+        out=tmp_path / "run",
+        **QUICK | {"validate_on": 2},
+    )
+    found = json.loads(run.folder.adaptation.read_text())
+    assert found["clean"] == 1.0
+    assert found["threshold"] == pytest.approx(2 / 3)
+    assert found["delay"] is not None
+    assert "does not take up the task" not in capsys.readouterr().err.split("epochs")[-1]

@@ -114,6 +114,7 @@ def test_decoding_happens_in_the_background():
     assert len(seen) == 4
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -122,6 +123,8 @@ def test_decoding_happens_in_the_background():
         ({"classes": ("x",)}, r"here has 1 class \(x\); a classifier needs at least two"),
         ({"labels": torch.tensor([0, 1, 2, 0])}, r"here has labels 0 \.\. 2; with 2 classes they must be 0 \.\. 1"),
         ({"labels": torch.tensor([0, 1, -1, 0])}, r"here has labels -1 \.\. 1; with 2 classes they must be 0 \.\. 1"),
+        ({"labels": torch.tensor([0.1, 0.9, 1, 0])}, r"here has labels of type torch.float32; they must be whole .*"),
+        ({"tensor": BYTES.long()}, r"here has images of type torch.int64; they must be uint8, or floats in \[0, 1\]"),
     ],
 )
 def test_a_set_that_breaks_its_promises_is_refused(change, message):

@@ -250,6 +250,24 @@ def test_a_model_of_other_classes_is_refused():
         _examined(linear_classifier(4, (2, 1, 2)), random_images(linear_classifier(3, (2, 1, 2)), 5))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "values"),
+    [
+        (lambda images: 255 * images, "from .* to 132.2"),
+        (lambda images: 2 * images - 1, "from -0.9"),
+        (lambda images: images.masked_fill(images == images[3].max(), torch.nan), "from nan to nan"),
+    ],
+)
+def test_images_outside_the_box_are_refused_by_name_as_nothing_could_break_them(wrong, values):
+    classifier = linear_classifier(3, (2, 1, 2))
+    images = random_images(classifier, 8)
+    pixels = images.images(torch.arange(8))
+    pixels[3:] = wrong(pixels)[3:]
+    outside = InMemory("raw", images.classes, images.ids, images.labels, pixels)
+    with pytest.raises(Misuse, match=rf"the image image/0003 has values {values}.*must lie in \[0, 1\]"):
+        _examined(classifier, outside)
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_impossible_examinations_are_refused_when_made():
     with pytest.raises(Misuse, match="unknown suite 'pdg'; did you mean 'pgd'"):

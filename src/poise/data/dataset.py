@@ -56,7 +56,8 @@ class ImageSet(ABC):
         shape: channels, height and width of every image.
 
     Raises:
-        Misuse: for fewer than two classes, duplicated ids, labels outside 0 .. K-1, and lengths that differ.
+        Misuse: for fewer than two classes, duplicated ids, labels that are no whole numbers in 0 .. K-1, and lengths
+            that differ.
     """
 
     def __init__(
@@ -125,6 +126,8 @@ class ImageSet(ABC):
 def _check(address: str, classes: tuple[str, ...], ids: tuple[str, ...], labels: Tensor) -> None:
     if len(ids) != len(labels):
         raise Misuse(f"{address} has {len(ids)} ids but {len(labels)} labels; there must be one of each per image")
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise Misuse(f"{address} has labels of type {labels.dtype}; they must be whole numbers, one class index each")
     if len(classes) < 2:
         raise Misuse(f"{address} has {len(classes)} class ({', '.join(classes)}); a classifier needs at least two")
     if len(set(ids)) != len(ids):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poise.core.files import digest_tensors
+from poise.core.misuse import Misuse
 from poise.data.dataset import ImageSet
 from poise.data.threads import ahead, chunks
 
@@ -27,6 +28,9 @@ class InMemory(ImageSet):
         labels: class indices, on the CPU.
         tensor: the images, as bytes or as floats in [0, 1].
         origin: the set these images were decoded from, which then answers for the fingerprint.
+
+    Raises:
+        Misuse: for images of another type, and for what no set may hold.
     """
 
     def __init__(
@@ -39,6 +43,8 @@ class InMemory(ImageSet):
         *,
         origin: ImageSet | None = None,
     ) -> None:
+        if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
+            raise Misuse(f"{address} has images of type {tensor.dtype}; they must be uint8, or floats in [0, 1]")
         super().__init__(address, classes, ids, labels, tuple(tensor.shape[1:]))
         self._tensor = tensor
         self._origin = origin

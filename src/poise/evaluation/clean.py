@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from poise.attacks.pool import Pool
 from poise.core.batch import sent
 from poise.core.losses import margin, misclassified
+from poise.core.misuse import Misuse
 from poise.data import ImageSet, batches
 
 
@@ -38,6 +41,9 @@ def clean_pass(pool: Pool, images: ImageSet, targets: int) -> Clean:
         pool: asks the model, and knows how many images it takes at a time.
         images: the examples.
         targets: how many rivals to keep, at most the number of classes minus one.
+
+    Raises:
+        Misuse: for images that leave the box [0, 1], where attacks would find nothing.
     """
     count = len(images)
     predictions, margins = np.empty(count, dtype=np.int64), np.empty(count)
@@ -47,8 +53,9 @@ def clean_pass(pool: Pool, images: ImageSet, targets: int) -> Clean:
         if count:
             pool.measure(sent(images.images(torch.zeros(1, dtype=torch.int64)), pool.device))
         for batch in batches(images, batch_size=pool.at_once, device=pool.device):
-            logits = pool.logits(batch.images).double()
             rows = slice(done, done + len(batch))
+            _refuse_outside(batch.images, images.ids[rows])
+            logits = pool.logits(batch.images).double()
             predictions[rows] = logits.argmax(1).cpu()
             right[rows] = (~misclassified(logits, batch.labels)).cpu()
             margins[rows] = margin(logits, batch.labels).cpu()
@@ -56,3 +63,15 @@ def clean_pass(pool: Pool, images: ImageSet, targets: int) -> Clean:
             rivals[rows] = wrong.topk(targets, dim=1).indices.cpu()
             done += len(batch)
     return Clean(predictions, right, margins, rivals)
+
+
+def _refuse_outside(images: Float[Tensor, "n *shape"], ids: Sequence[str]) -> None:
+    flat = images.flatten(1)
+    outside = ~((flat >= 0) & (flat <= 1)).all(1)  # of NaN neither is true
+    if outside.any():
+        row = int(outside.nonzero()[0])
+        low, high = (float(value) for value in flat[row].aminmax())
+        raise Misuse(
+            f"the image {ids[row]} has values from {low:.4g} to {high:.4g}; images must lie in [0, 1], as attacks do: "
+            "bring them there, and let the network normalise"
+        )

@@ -18,6 +18,7 @@ from poise.core.files import write_text
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.data import ImageSet
+from poise.evaluation import share
 from poise.objectives import Guarded, Standard, innermost, layers
 from poise.training import Adaptation, Noted, Setting, Task, adaptation, foreseen, is_main
 
@@ -84,9 +85,8 @@ def setting_of(task: Task, standard: float | None, validated: ImageSet | None) -
 
 
 def _largest(labels: Int[Tensor, " n"]) -> float:
-    """The share of the largest class, less two standard errors: some class is the largest of few images by chance."""
-    share = float(labels.bincount().max()) / len(labels)
-    return max(0.0, share - 2 * math.sqrt(share * (1 - share) / len(labels)))
+    """The share that the largest class has for certain: of few images some class is the largest by chance."""
+    return share(int(labels.bincount().max()), len(labels)).low
 
 
 def plan_of(task: Task) -> str:

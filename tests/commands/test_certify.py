@@ -143,3 +143,10 @@ def test_a_certificate_goes_into_a_profile_and_no_other_file_before_anything_is_
     words = ["certify", run.address, "--data", f"folder:{tmp_path / 'absent'}", "--out", str(tmp_path / "new.csv")]
     assert main(words) == 2
     assert "ends in .parquet" in capsys.readouterr().err
+
+
+def test_what_foreign_code_builds_is_not_smoothed_into_a_run_that_nothing_could_open(run, tmp_path, capsys):
+    words = ["certify", "python:tests.models.factories:digits_network", "--data", "digits", "--sigma", "0.25"]
+    assert main([*words, "--samples", "200", "--limit", "5", "--out", str(tmp_path / "smoothed")]) == 2
+    assert "nothing that is made of it can be kept" in capsys.readouterr().err
+    assert not (tmp_path / "smoothed").exists()

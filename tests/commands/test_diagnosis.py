@@ -106,7 +106,7 @@ def test_an_uneven_task_counts_as_learned_above_the_share_of_its_largest_class(t
     found = json.loads(run.folder.adaptation.read_text())
     assert found["clean"] > 0.5  # above any threshold that goes by the number of classes alone
     assert found["delay"] is None
-    assert found["threshold"] == pytest.approx((1 + stats.beta.ppf(0.025, 80, 21)) / 2)
+    assert found["threshold"] == pytest.approx((1 + stats.beta.ppf(0.025 / 3, 80, 21)) / 2)
     assert "does not take up the task" in capsys.readouterr().err
 
 

@@ -244,6 +244,52 @@ def test_what_cannot_be_trained_is_refused_before_a_folder_exists(tmp_path, opti
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("unchecked")
+def test_what_no_recipe_can_keep_leaves_no_folder(tmp_path):
+    with pytest.raises(Misuse, match="no recipe could keep"):
+        poise.finetune("small", schedule=_Own(2.0), out=tmp_path / "run", **QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+class _Own(poise.Hinge):
+    """A schedule with an argument that it forgot to declare."""
+
+    def __init__(self, power):
+        super().__init__()
+        object.__setattr__(self, "power", power)
+
+
+def test_a_budget_as_long_as_the_box_is_told(run, tmp_path, capsys):
+    few = {"suite": "fast", "soundness": False, "points": [], "limit": 4}
+    for norm, epsilon, told in (("l2", 8, True), ("l2", 7.9, False), ("l1", 64, True), ("linf", 1, True)):
+        threat = poise.Threat(norm=norm, epsilon=epsilon)
+        poise.profile(run.address, threat=threat, out=tmp_path / f"{norm}-{epsilon}.parquet", **few)
+        assert ("nothing withstands it" in capsys.readouterr().err) == told
+    poise.finetune("small", threat=poise.Threat(norm="l2", epsilon=8), out=tmp_path / "run", **QUICK)
+    assert "turns any image of shape (1, 8, 8) into any other" in capsys.readouterr().err
+
+
+def test_a_profile_takes_numbers_of_numpy(run, tmp_path):
+    few = {"suite": "fast", "soundness": False, "points": [], "out": tmp_path / "p.parquet"}
+    made = poise.profile(run.address, limit=np.int64(6), seed=np.int64(1), **few)
+    assert (len(made), made.header.seed) == (6, 1)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_module_is_no_address(run):
+    for verb in (poise.profile, poise.finetune):
+        with pytest.raises(Misuse, match=r"a model is named by its address, .*; got Linear\. One in memory is judged"):
+            verb(nn.Linear(2, 2))
+    with pytest.raises(Misuse, match="the limit must be a whole number of at least 1; got '60'"):
+        poise.profile(run.address, limit="60")
+
+
+def test_a_file_is_not_said_to_be_absent(tmp_path):
+    (tmp_path / "p.parquet").write_bytes(b"")
+    with pytest.raises(Misuse, match="is a file, and no run folder"):
+        poise.report(tmp_path / "p.parquet")
+
+
 def test_counts_are_whole_numbers():
     with pytest.raises(Misuse, match=r"epochs must be a whole number of at least 1; got 1\.5"):
         poise.Training(epochs=1.5)

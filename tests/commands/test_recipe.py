@@ -1,17 +1,30 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import yaml
 
 from poise.attacks import FGSM, PGD, AutoPGD
 from poise.commands.parsing import options_in, options_of
-from poise.commands.recipe import expanded, import_path, members, plain, read_recipe, recipe_text
+from poise.commands.recipe import (
+    expanded,
+    import_path,
+    members,
+    plain,
+    read_recipe,
+    recipe_text,
+    refuse_changes,
+    write_recipe,
+)
 from poise.core.misuse import Misuse
+from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
 from poise.objectives import AWP, TRADES, Adversarial, Averaged, Guarded
-from poise.schedules import Cosine, Fixed, Hinge, Linear
+from poise.schedules import Cosine, Fixed, Hinge, Linear, Schedule
 from poise.training import Training
 
 OPTIONS = {
@@ -47,6 +60,79 @@ def test_recipes_are_what_people_write():
     assert tree["schedule"] == {"kind": "hinge", "every": "epoch", "start": 0.1, "stop": 0.6}
     assert tree["objective"]["attack"]["kind"] == "pgd"
     assert tree["objective"]["attack"]["steps"] == 3
+
+
+def test_an_attack_needs_no_objective_to_be_named_beside_it():
+    for attack in ({"kind": "apgd", "steps": 2}, "apgd"):
+        inner = expanded({"objective": {"attack": attack}})["objective"]["attack"]
+        assert inner["class_path"] == "poise.attacks.auto_pgd.AutoPGD"
+        assert inner["init_args"]["steps"] == (2 if isinstance(attack, dict) else 7)
+
+
+def test_numbers_of_numpy_are_numbers():
+    tree = yaml.safe_load(
+        recipe_text(
+            "finetune",
+            {
+                "schedule": Hinge(start=np.linspace(0, 0.5, 3)[1], stop=np.float32(0.5)),
+                "training": Training(epochs=np.int64(2), learning_rate=np.logspace(-3, -2, 2)[0]),
+                "seed": np.int64(3),
+                "alphas": list(np.linspace(0.5, 1, 3)),
+                "flag": np.bool_(True),
+            },
+        )
+    )
+    assert (tree["schedule"]["start"], tree["schedule"]["stop"]) == (0.25, 0.5)
+    assert (tree["training"]["epochs"], tree["training"]["learning_rate"]) == (2, 0.001)
+    assert (tree["seed"], tree["alphas"], tree["flag"]) == (3, [0.5, 0.75, 1.0], True)
+
+
+def test_what_no_recipe_can_keep_is_named():
+    with pytest.raises(Misuse, match="trackers holds a complex, which a recipe cannot keep"):
+        recipe_text("finetune", {"data": "digits", "trackers": [1j]})
+
+    class Power(Schedule):
+        """Inherits being a dataclass, and so loses its own argument."""
+
+        def __init__(self, power):
+            self.power = power
+
+        def share(self, moment):
+            return moment.progress**self.power
+
+    with pytest.raises(Misuse, match=r"Power has an __init__ of its own, whose arguments no recipe could keep"):
+        recipe_text("finetune", {"schedule": Power(3.0)})
+
+
+def test_a_class_of_a_script_is_told_when_it_is_kept_and_when_it_is_missed(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from dataclasses import dataclass\n"
+        "import poise\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Late(poise.Hinge):\n"
+        "    pass\n"
+        "training = poise.Training(epochs=1)\n"
+        "options = dict(limit=60, validate_on=0, trackers=(), augmentation='none', out='run')\n"
+        "poise.finetune('small', schedule=Late(start=0.5), training=training, **options)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "__main__.Late is defined in a script or a notebook: move it to a module" in " ".join(done.stderr.split())
+    with pytest.raises(Misuse, match=r"__main__\.Late was defined in a script or a notebook"):
+        expanded(read_recipe(tmp_path / "run" / "recipe.yaml"))
+
+
+def test_a_changed_option_is_named_alone_however_deep_it_stands(tmp_path):
+    folder = RunFolder.create(tmp_path / "run")
+    write_recipe(folder, "finetune", OPTIONS)
+    for options, said in (
+        ({"training": Training(epochs=9)}, "training.epochs 2, not 9"),
+        ({"objective": Adversarial(attack=PGD(steps=4))}, "objective.attack.steps 3, not 4"),
+        ({"objective": Adversarial(attack=FGSM())}, "objective.attack.kind pgd, not fgsm"),
+        ({"seed": 2}, "seed 1, not 2"),
+    ):
+        with pytest.raises(Misuse, match=f"was started with {said};"):
+            refuse_changes(folder, OPTIONS | options, ignored=())
 
 
 def test_what_was_written_expands_to_import_paths():

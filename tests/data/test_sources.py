@@ -469,8 +469,8 @@ def test_addresses_that_lead_nowhere(address, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"limit": 0}, "^the limit must be at least 1; got 0$"),
-        ({"image_size": 0}, "^the image size must be at least 1; got 0$"),
+        ({"limit": 0}, "^the limit must be a whole number of at least 1; got 0$"),
+        ({"image_size": 0}, "^the image size must be a whole number of at least 1; got 0$"),
         ({"validation": 0.0}, "^validation and test must be shares above 0 that sum to less than 1"),
     ],
 )

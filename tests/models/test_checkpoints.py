@@ -162,3 +162,13 @@ def test_a_path_that_is_no_file_of_weights_is_named(tmp_path):
     (tmp_path / "w.h5").write_text("x")
     with pytest.raises(Misuse, match=r"w.h5 is not a file of weights by its ending; known: .*\.safetensors"):
         opened(tmp_path / "w.h5")
+
+
+@pytest.mark.parametrize(("name", "value"), [("weight", torch.nan), ("running_var", torch.nan), ("bias", torch.inf)])
+def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path, trained, name, value):
+    names = [each for each in trained if each.endswith(name)]
+    spoilt = {each: tensor.clone() for each, tensor in trained.items()}
+    spoilt[names[-1]].view(-1)[0] = value
+    save_file(spoilt, tmp_path / "w.safetensors")
+    with pytest.raises(Misuse, match=f"{names[-1]} holds values that are no finite numbers"):
+        opened(tmp_path / "w.safetensors", classes="abc")

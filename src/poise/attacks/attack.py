@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from poise.core.batch import Batch
 from poise.core.losses import cross_entropy
 from poise.core.misuse import Misuse
+from poise.core.norms import inside
 from poise.core.streams import Stream
-from poise.core.threat import Norm
+from poise.core.threat import Norm, Threat
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Maps logits [n, classes] and labels [n] to one number per example, which the attack raises."""
@@ -66,6 +67,31 @@ class Attack(ABC):
             stream: randomness, used under the batch's ids.
             loss: what to raise.
         """
+
+
+def check_promise(attack: Attack, model: nn.Module, batch: Batch, threat: Threat) -> None:
+    """Refuse an attack that does not answer as `Attack.perturb` promises.
+
+    Args:
+        attack: tried on the batch.
+        model: attacked.
+        batch: a few examples.
+        threat: norm and budget.
+
+    Raises:
+        Misuse: if its images have another shape, carry gradients, are no numbers, or leave their ball or the box.
+    """
+    images = attack.perturb(model, batch, float(threat.epsilon), threat.norm, Stream.seeded(0))
+    if images.shape != batch.images.shape:
+        wrong = f"images of shape {tuple(images.shape)} for those of {tuple(batch.images.shape)}"
+    elif images.requires_grad:
+        wrong = "images that carry gradients; detach them"
+    elif not inside(images, batch.images, radii(threat.epsilon, batch.images), threat.norm, tolerance=1e-4).all():
+        wrong = f"images that are no numbers, or outside their ball ({threat}) or [0, 1]; project them"
+    else:
+        return
+    kind = type(attack)
+    raise Misuse(f"the attack {kind.__module__}.{kind.__qualname__} answers with {wrong}")
 
 
 def idle(batch: Batch, epsilon: float | Float[Tensor, " n"]) -> bool:

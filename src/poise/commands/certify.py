@@ -25,6 +25,7 @@ from poise.evaluation.certificates.certification import certify as proven
 from poise.evaluation.certificates.sampling import Sampling
 from poise.evaluation.soundness.certified import certified
 from poise.models import Classifier, Vote, save_model, smooth
+from poise.models.saving import refuse_foreign
 
 _UNKNOWN = ("images on which the smoothed classifier is undecided, which are given up early: hence a range",)
 
@@ -105,6 +106,7 @@ def certify(
     classifier = open_whole(model, images, weights=weights, seed=seed)
     folder = None
     if sigma is not None:
+        refuse_foreign(classifier.blueprint)
         classifier = smooth(classifier, sigma=sigma, vote=vote, seed=seed)
         folder = _place(options | {"data": source.data}, out)
         model, target = f"run:{folder.path.as_posix()}", folder.profile

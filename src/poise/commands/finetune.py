@@ -11,7 +11,7 @@ from typing import Any, get_args
 from poise.commands.fitting.diagnosis import attending, conclusion, plan_of, setting_of, standard_accuracy
 from poise.commands.fitting.fit import begun, fit, seconds
 from poise.commands.fitting.validation import Judging, check_validation, validation, validation_works
-from poise.commands.opening import Source, Split, introduce, tell_repeats
+from poise.commands.opening import Source, Split, introduce, tell_reach, tell_repeats
 from poise.commands.recipe import changes
 from poise.commands.rehearsal.demand import training_works
 from poise.commands.rehearsal.estimate import Work
@@ -157,6 +157,7 @@ def fine_tuned(ready: Prepared, *, resume: bool = False, noted: Noted = lambda _
     counts = ", ".join(f"{len(getattr(ready.splits, name)):,} {name}" for name in get_args(Split))
     say(f"{given.data}: {len(ready.splits.train.classes)} classes, images: {counts}")
     tell_repeats(ready.splits)
+    tell_reach(task.threat, task.images.shape)
     say(f"{folder.path.name}: {plan_of(task)}")
     look = attending(folder, setting)
 

@@ -22,7 +22,7 @@ from poise.evaluation.frontier import Frontier, Point, choose, write_frontier
 from poise.models import Classifier, save_model
 from poise.models.mixing import Blend, MixedClassifier
 from poise.models.mixing.sharpening import refuse_few_classes
-from poise.models.saving import FOREIGN
+from poise.models.saving import refuse_foreign
 from poise.objectives import Mixing, Objective
 from poise.training import Training, check_task
 
@@ -202,23 +202,8 @@ def _range(low: float, high: float) -> str:
 
 def _branch(address: str, images: ImageSet, seed: int) -> Classifier:
     branch = open_whole(address, images, seed=seed)
-    foreign = [part for part in _parts(branch) if part.partition(":")[0] in FOREIGN]
-    if foreign:
-        raise Misuse(
-            f"{foreign[0]} is built by foreign code, which a run folder never executes, so a mixture with it cannot be "
-            "kept in one; mix it in Python with poise.models.mixing.MixedClassifier"
-        )
+    refuse_foreign(branch.blueprint)
     return placed(branch).eval()
-
-
-def _parts(classifier: Classifier) -> list[str]:
-    """Addresses of a classifier and of all that it is made of."""
-    waiting, found = [classifier.blueprint], []
-    while waiting:
-        blueprint = waiting.pop()
-        found.append(blueprint.address)
-        waiting += blueprint.parts.values()
-    return found
 
 
 def _refuse_nonsense(method: str, objective: Objective, lose: float, validate_on: int, alphas: Sequence[float]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -10,6 +11,7 @@ from typing import Any, Literal, get_args
 from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse, suggestion
 from poise.core.processes import process_state
+from poise.core.threat import Threat
 from poise.data import ImageSet, Splits, open_data, repeats
 from poise.models import Classifier, notes_of, open_model
 
@@ -81,6 +83,16 @@ def tell_repeats(splits: Splits) -> None:
             say(f"{stand}, under another class ({again} is {before}, byte for byte): one of the labels is wrong")
         else:
             say(f"{stand} ({again} is {before}, byte for byte): figures on such images flatter; take out one of two")
+
+
+def tell_reach(threat: Threat, shape: Sequence[int]) -> None:
+    """Tell a person of a budget with which every image can become every other."""
+    length = {"linf": 1.0, "l2": math.sqrt(math.prod(shape)), "l1": float(math.prod(shape))}[threat.norm]
+    if threat.epsilon >= length:
+        say(
+            f"an epsilon of {threat.epsilon} in {threat.norm} turns any image of shape {tuple(shape)} into any other, "
+            f"as one of {length:.4g} does: nothing withstands it"
+        )
 
 
 def check_split(name: str) -> None:

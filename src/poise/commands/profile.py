@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from poise.attacks.suites import passes
-from poise.commands.opening import Source, Split, check_split, open_whole, placed
+from poise.commands.opening import Source, Split, check_split, open_whole, placed, tell_reach
 from poise.commands.rehearsal.demand import EXAMINATION_UNKNOWN, examination_work
 from poise.commands.rehearsal.estimate import rehearsed
 from poise.commands.run import file_name, fresh_path, recipe_of, with_threat_of
@@ -31,11 +31,13 @@ from poise.evaluation import (
     blocked,
     check_profile_name,
     examine,
+    inspect_model,
+    inspect_profile,
     read_profile,
     remove_journals,
     write_profile,
 )
-from poise.evaluation.soundness.catalogue import CHECKS, inspect_model, inspect_profile, overrule
+from poise.evaluation.soundness.catalogue import CHECKS, overrule
 from poise.evaluation.soundness.certified import certified
 from poise.models import Classifier
 from poise.training import is_main
@@ -153,6 +155,7 @@ def profile(
     whole: ImageSet = getattr(source.open(), split)
     images = decoded(whole.select(chosen.rows(whole.ids)) if chosen else whole)
     classifier = placed(open_whole(model, images, weights=weights, seed=seed)).eval()
+    tell_reach(threat, images.shape)
     findings = _model_findings(classifier, images, examination, allow) if soundness else ()
     rehearsed(
         "profile",

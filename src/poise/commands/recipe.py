@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from poise.core.files import write_text
@@ -24,6 +25,7 @@ from poise.core.run_folder import RunFolder
 from poise.core.threat import Epsilon
 
 _FIRST_LINE = re.compile(r"# poise (\w+) --config ")
+_HOMELESS = re.compile(r"kind: (__main__\.\S+|\S+<locals>\S+)")
 
 FAMILIES = {
     "schedule": "poise.schedules.Schedule",
@@ -71,10 +73,20 @@ def import_path(family: str, kind: str) -> str:
     """
     known = members(family)
     if "." in kind or kind in known.values():
+        if homeless(f"kind: {kind}") and not _is_here(kind):
+            raise Misuse(
+                f"{kind} was defined in a script or a notebook; move it to a module, and name that in the recipe"
+            )
         return kind
     if kind.lower() not in known:
         raise Misuse(f"unknown {family} {kind!r}; {suggestion(kind.lower(), known)}")
     return known[kind.lower()]
+
+
+def _is_here(path: str) -> bool:
+    """Whether this process is the script that defines a class."""
+    module, _, name = path.partition(".")
+    return hasattr(import_module(module), name) if module == "__main__" else False
 
 
 def expanded(tree: Any) -> Any:
@@ -91,7 +103,7 @@ def expanded(tree: Any) -> Any:
 def _member(family: str, value: Any) -> Any:
     named = {"kind": value} if isinstance(value, str) else value
     if not isinstance(named, dict) or "kind" not in named:
-        return value
+        return expanded(value)
     path = import_path(family, str(named["kind"]))
     options = _defaults(path)
     for key, inner in named.items():
@@ -128,9 +140,19 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: plain(inner) for key, inner in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
+        _refuse_forgetful(type(value))
         options = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
         return _named(type(value)) | options
-    return value
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _refuse_forgetful(kind: type) -> None:
+    """Refuse a class whose own arguments no recipe would keep: it inherits being a dataclass, and has an `__init__`."""
+    if "__init__" in vars(kind) and "__dataclass_fields__" not in vars(kind):
+        raise Misuse(
+            f"{kind.__module__}.{kind.__qualname__} has an __init__ of its own, whose arguments no recipe could keep; "
+            "make it a dataclass: @dataclass(frozen=True, kw_only=True)"
+        )
 
 
 def _named(kind: type) -> dict[str, str]:
@@ -150,9 +172,27 @@ def recipe_of_verb(text: str) -> str:
 
 
 def recipe_text(verb: str, options: Mapping[str, Any]) -> str:
-    """A recipe as a file's text."""
-    body = yaml.safe_dump(plain(options), sort_keys=False, allow_unicode=True, width=120)
+    """A recipe as a file's text.
+
+    Raises:
+        Misuse: naming an option that holds what no file can.
+    """
+    body = "".join(_line(name, value) for name, value in options.items())
     return f"# poise {verb} --config recipe.yaml\n{body}"
+
+
+def _line(name: str, value: Any) -> str:
+    """An option of a recipe, with all that it holds."""
+    try:
+        return yaml.safe_dump({name: plain(value)}, sort_keys=False, allow_unicode=True, width=120)
+    except yaml.representer.RepresenterError as error:
+        kind = type(error.args[-1]).__name__
+        raise Misuse(f"{name} holds a {kind}, which a recipe cannot keep; give numbers, texts and options") from None
+
+
+def homeless(text: str) -> list[str]:
+    """Classes in a recipe's text that no other process can import: those of a script, a notebook or a function."""
+    return sorted(set(_HOMELESS.findall(text)))
 
 
 def write_recipe(folder: RunFolder, verb: str, options: Mapping[str, Any]) -> None:
@@ -188,9 +228,19 @@ def refuse_changes(folder: RunFolder, options: Mapping[str, Any], ignored: tuple
     Raises:
         Misuse: naming the first option that differs.
     """
-    for name, (then, now) in changes(folder, options).items():
+    for name, both in changes(folder, options).items():
         if name not in ignored:
+            part, then, now = _narrowed(name, *both)
             raise Misuse(
-                f"{folder.path} was started with {name} {then}, not {now}; "
+                f"{folder.path} was started with {part} {then}, not {now}; "
                 f"resume it with --config {folder.recipe} --resume"
             )
+
+
+def _narrowed(name: str, then: Any, now: Any) -> tuple[str, Any, Any]:
+    """The first of nested options that differs, by its dotted name; what kind it is comes first."""
+    if not (isinstance(then, dict) and isinstance(now, dict)):
+        return name, then, now
+    names = sorted({*then, *now}, key=lambda inner: (inner != "kind", inner))
+    inner = next(each for each in names if then.get(each) != now.get(each))
+    return _narrowed(f"{name}.{inner}", then.get(inner), now.get(inner))

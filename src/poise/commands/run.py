@@ -9,7 +9,7 @@ from typing import Any
 from poise.commands.recipe import read_recipe
 from poise.core.run_folder import RunFolder
 from poise.evaluation import Profile, read_profile
-from poise.models import Classifier, load_model
+from poise.models import Classifier, check_address, load_model
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,12 @@ class Run:
 
 
 def recipe_of(address: str) -> dict[str, Any]:
-    """The recipe of a run's address; nothing for other addresses."""
+    """The recipe of a run's address; nothing for other addresses.
+
+    Raises:
+        Misuse: for what is no address.
+    """
+    check_address(address)
     kind, _, place = address.partition(":")
     folder = RunFolder(Path(place))
     return read_recipe(folder.recipe) if kind == "run" and folder.recipe.is_file() else {}

@@ -93,7 +93,8 @@ class RunFolder:
         """
         folder = cls(path)
         if not folder.recipe.is_file():
-            what = "has no recipe.yaml, so it is no run folder" if path.is_dir() else "does not exist"
+            what = "is a file, and no run folder" if path.is_file() else "does not exist"
+            what = "has no recipe.yaml, so it is no run folder" if path.is_dir() else what
             raise Misuse(f"{path} {what}; runs are made by poise finetune and poise quickstart")
         return folder
 

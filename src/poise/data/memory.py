@@ -12,7 +12,7 @@ from torch import Tensor
 
 from poise.core.files import digest_tensors
 from poise.core.misuse import Misuse
-from poise.data.dataset import ImageSet
+from poise.data.dataset import ImageSet, texts
 from poise.data.threads import ahead, chunks
 
 _CHUNK = 256
@@ -82,7 +82,9 @@ class InMemory(ImageSet):
 
     def marks(self) -> NDArray[Any]:
         """Digests of the images, or the marks of the set they were decoded from."""
-        return super().marks() if self._origin is None else self._origin.marks()
+        if self._origin is not None:
+            return self._origin.marks()
+        return texts(digest_tensors([("pixels", image)]) for image in self._tensor)
 
 
 def first(images: ImageSet, count: int) -> ImageSet:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 from urllib.parse import parse_qsl
 
 from poise.core.misuse import Misuse, suggestion
@@ -36,9 +38,10 @@ class Request:
 
     def __post_init__(self) -> None:
         check_shares(self.validation, self.test)
-        for name, value in (("image size", self.image_size), ("limit", self.limit)):
-            if value is not None and value < 1:
-                raise Misuse(f"the {name} must be at least 1; got {value}")
+        numbers: dict[str, Any] = {"image size": self.image_size, "limit": self.limit}
+        for name, value in numbers.items():
+            if value is not None and (not isinstance(value, Integral) or value < 1):
+                raise Misuse(f"the {name} must be a whole number of at least 1; got {value!r}")
 
     def options(self, *known: str) -> tuple[str, dict[str, str]]:
         """The target before its question mark, and the options after it: ``CIFAR10?root=data``.

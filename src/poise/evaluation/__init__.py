@@ -19,6 +19,7 @@ from poise.evaluation.parts import Part
 from poise.evaluation.profile import Header, Profile
 from poise.evaluation.profile_csv import read_profile_csv, write_profile_csv
 from poise.evaluation.profile_file import check_profile_name, read_profile, write_profile
+from poise.evaluation.soundness.catalogue import inspect_model, inspect_profile
 from poise.evaluation.soundness.finding import Finding, blocked
 
 __all__ = [
@@ -43,6 +44,8 @@ __all__ = [
     "epsilon_grid",
     "examine",
     "expected_robustness",
+    "inspect_model",
+    "inspect_profile",
     "join_adversarials",
     "join_profiles",
     "read_adversarials",

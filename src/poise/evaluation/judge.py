@@ -101,6 +101,7 @@ def examine(
     An example counts as broken at an epsilon when the plain classifier, in eval mode and full precision, is wrong on an
     image that lies inside ball and box; as robust when every unit of the suite has failed there. The classifier is left
     as it was found. Under several processes (accelerate launch) each works on its share and all return the whole.
+    Whether the verdicts can be relied on is what `inspect_model` asks before, and `inspect_profile` after.
 
     Args:
         classifier: the model, on the device to work on.
@@ -114,7 +115,8 @@ def examine(
         watch: told of progress as examples are settled.
 
     Raises:
-        Misuse: for images of other classes than the model's, and for a journal of another examination.
+        Misuse: for images of other classes or channels than the model's or outside [0, 1], and for a journal of another
+            examination.
     """
     if keep_adversarials and journal is None:
         raise Misuse("adversarial images are kept beside a profile; say by journal= where it will stand")
@@ -284,13 +286,16 @@ def _header(
             f"the model tells {len(classifier.classes)} classes apart ({', '.join(classifier.classes[:3])}, ...), "
             f"{images.address} has {len(images.classes)} ({', '.join(images.classes[:3])}, ...); they must be the same"
         )
+    taken = classifier.blueprint.shape
+    if len(images.shape) != len(taken) or images.shape[0] != taken[0]:
+        raise Misuse(f"the model takes images of shape {taken}, those of {images.address} have {images.shape}")
     return Header(
         norm=examination.threat.norm,
         epsilons=epsilon_grid(examination.threat, examination.points),
         suite=examination.suite,
         mode=examination.mode,
         proposing=examination.proposing,
-        seed=examination.seed,
+        seed=int(examination.seed),
         model=classifier.digest(),
         model_address=address,
         data=whole.digest(),

@@ -8,7 +8,7 @@ from poise.models.blueprint import Blueprint
 from poise.models.classifier import Classifier
 from poise.models.saving import load_model, notes_of, save_model
 from poise.models.smoothed import Smoothed, SmoothedClassifier, Vote, smooth
-from poise.models.sources import open_model
+from poise.models.sources import check_address, open_model
 
 __all__ = [
     "Blueprint",
@@ -16,6 +16,7 @@ __all__ = [
     "Smoothed",
     "SmoothedClassifier",
     "Vote",
+    "check_address",
     "load_model",
     "notes_of",
     "open_model",

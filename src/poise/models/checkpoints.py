@@ -120,10 +120,15 @@ def lay_over(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> N
     """Copy tensors into a network that has exactly these names and shapes, in place.
 
     Raises:
-        Misuse: for tensors that are missing, unexpected, or of another shape; the network is then untouched.
+        Misuse: for tensors that are missing, unexpected, of another shape, or hold what is no number, and for infinite
+            weights (buffers, such as masks, may be infinite); the network is then untouched.
     """
     if not fits(network, tensors):
         raise Misuse(mismatch(network, tensors, path))
+    weights = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and (tensor.isnan() | (tensor.isinf() & (name in weights))).any():
+            raise Misuse(f"{path}: {name} holds values that are no finite numbers; what wrote it had diverged")
     network.load_state_dict(dict(tensors), strict=True)
 
 

@@ -48,9 +48,15 @@ def save_model(classifier: Classifier, folder: str | Path) -> None:
     """Write weights and description into a folder, each whole or not at all; files of that name are replaced.
 
     Tensors carry the names that the bare network gives them, so that others can load `model.safetensors` too.
-    Tensors that share memory are written once each.
+    Tensors that share memory are written once each. The weights of a network that only foreign code can build are kept
+    too, for that code to open them.
+
+    Raises:
+        Misuse: for a network that is made of such ones, before anything is written: nothing could open it.
     """
     folder = Path(folder)
+    for part in classifier.blueprint.parts.values():
+        refuse_foreign(part)
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in classifier.network.state_dict().items()
@@ -126,7 +132,8 @@ def rebuilt(blueprint: Blueprint, folder: Path) -> nn.Module:
     if blueprint.kind in FOREIGN:
         raise Misuse(
             f"the network in {folder} is built by code of {blueprint.address}, which a run folder never executes; "
-            f"where you trust it, say so: --model {blueprint.address} --weights {folder / WEIGHTS}"
+            f"where you trust it, name {blueprint.address} as the model, {folder / WEIGHTS} as its weights, "
+            "and the data and the threat of the run's recipe"
         )
     _refuse_unknown(blueprint, folder)
     try:
@@ -136,6 +143,21 @@ def rebuilt(blueprint: Blueprint, folder: Path) -> nn.Module:
         raise Misuse(
             f"{folder / DESCRIPTION} cannot be rebuilt here: {error} (it was written with {written})"
         ) from None
+
+
+def refuse_foreign(blueprint: Blueprint) -> None:
+    """Refuse to make something that shall be kept of a network that only foreign code can build.
+
+    Raises:
+        Misuse: naming it.
+    """
+    if blueprint.kind not in _REBUILD:
+        raise Misuse(
+            f"{blueprint.address} is built by foreign code, which a run folder never executes, so nothing that is made "
+            "of it can be kept in one; mix or smooth it in Python (poise.models.mixing, poise.models.smooth)"
+        )
+    for part in blueprint.parts.values():
+        refuse_foreign(part)
 
 
 def _refuse_unknown(blueprint: Blueprint, folder: Path) -> None:

@@ -56,6 +56,7 @@ def open_model(
     Raises:
         Misuse: for whatever cannot be found, read, or made to fit; the message says what would work.
     """
+    check_address(address)
     source = _source(address, options)
     random = weights == "random"
     with global_seed(Stream.seeded(seed).fold("initialisation")):
@@ -69,6 +70,19 @@ def open_model(
             new_head=new_head,
         )
         return checked(source(request))
+
+
+def check_address(address: object) -> None:
+    """Refuse what is no text.
+
+    Raises:
+        Misuse: saying what to do with a network in memory.
+    """
+    if not isinstance(address, str):
+        raise Misuse(
+            f"a model is named by its address, such as timm:resnet50 or run:FOLDER; got {type(address).__name__}. One "
+            "in memory is judged by poise.evaluation.examine, as a poise.models.Classifier"
+        )
 
 
 def _source(address: str, options: Mapping[str, Option] | None) -> Callable[[Request], Classifier]:

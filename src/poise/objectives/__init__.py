@@ -16,6 +16,7 @@ from poise.objectives.mixing import Mixing
 from poise.objectives.objective import Objective, State, Step, Terms
 from poise.objectives.standard import Standard
 from poise.objectives.trades import TRADES
+from poise.objectives.trial import check_attacks
 from poise.objectives.wrapper import Wrapper, innermost, layers
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Step",
     "Terms",
     "Wrapper",
+    "check_attacks",
     "innermost",
     "layers",
 ]

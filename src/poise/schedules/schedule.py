@@ -105,8 +105,12 @@ class Schedule(ABC):
 
     def mean(self, moment: Moment) -> float:
         """The share as one number, which logs show and validation goes by; of shares that differ, what is expected."""
-        share = self.share(moment)
-        assert not isinstance(share, Tensor)  # noqa: S101 - who gives each example its own says what their mean is
+        share = share_at(self, moment)
+        if isinstance(share, Tensor):
+            name = type(self).__name__
+            raise Misuse(
+                f"the schedule {name} gives every example a share of its own, and must say their mean: {name}.mean"
+            )
         return share
 
     def begin(self) -> Memory:
@@ -121,6 +125,25 @@ class Schedule(ABC):
             figures: at least those named in `hears`.
         """
         return moment.memory
+
+
+def share_at(schedule: Schedule, moment: Moment) -> float | Float[Tensor, " n"]:
+    """What a schedule says of a moment, if it is a share.
+
+    Raises:
+        Misuse: unless it is a number in [0, 1], or such a number for each of the moment's examples.
+    """
+    share = schedule.share(moment)
+    if isinstance(share, Tensor):
+        fits = share.shape == moment.ids.shape and bool(((share >= 0) & (share <= 1)).all())
+    else:
+        fits = bool(0 <= share <= 1)
+    if not fits:
+        raise Misuse(
+            f"the schedule {type(schedule).__name__} must say which share of the target epsilon a moment trains at, in "
+            f"[0, 1], for all examples or for each; at {100 * moment.progress:.3g} % of the training it said {share}"
+        )
+    return share if isinstance(share, Tensor) else float(share)
 
 
 def progress_at(epoch: int, number: int, *, epochs: int, batches: int) -> float:

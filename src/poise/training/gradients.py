@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from poise.core.batch import Batch
 from poise.core.memory import out_of_memory
-from poise.core.misuse import Failure
+from poise.core.misuse import Failure, Misuse
 from poise.core.modes import steady
-from poise.objectives import Objective, Step
+from poise.objectives import Objective, Step, Terms
 from poise.training.processes import Processes, running_statistics
 
 Tell = Callable[[str], None]
@@ -110,13 +110,25 @@ class Gradients:
             for piece in pieces:
                 if len(piece.batch):
                     share = len(piece.batch) / count
-                    found = self.objective.terms(piece)
+                    found = self._found(piece)
                     self.accelerator.backward(found["loss"] * share)
                     for name, term in found.items():
                         terms[name] = terms.get(name, 0) + term.detach() * share
                 elif self.processes.sharded:
                     self._keep_pace(piece)
         return terms
+
+    def _found(self, step: Step) -> Terms:
+        """The objective's terms, among which the loss must be."""
+        found = self.objective.terms(step)
+        loss = found.get("loss")
+        if loss is None or loss.numel() != 1 or not loss.requires_grad:
+            name = type(self.objective).__name__
+            raise Misuse(
+                f"the objective {name} must return a 'loss', a single number that gradients pass through, among its "
+                f"terms; it returned {', '.join(found) or 'nothing'}"
+            )
+        return found
 
     def _pieces(self, step: Step, *, together: bool) -> list[Step]:
         """The step in as few pieces as memory holds, or in as many as the other processes have."""

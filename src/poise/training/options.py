@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from numbers import Integral, Real
+from typing import Any, Literal, get_args
 
 from poise.core.misuse import Misuse, suggestion
 from poise.core.modes import Precision
@@ -61,14 +62,18 @@ class Training:
                 raise Misuse(f"unknown {name} {getattr(self, name)!r}; {suggestion(str(getattr(self, name)), allowed)}")
         for name in ("epochs", "batch_size", "checkpoint_every", "micro_batch"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (not isinstance(value, Integral) or value < 1):
                 raise Misuse(f"{name} must be a whole number of at least 1; got {value}")
         for name in ("learning_rate", "head_learning_rate", "clip"):
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise Misuse(f"{name} must be a positive number; got {value}")
+            if value is not None and not (_finite(value) and value > 0):
+                raise Misuse(f"{name} must be a positive number; got {value!r}")
         for name in ("weight_decay", "momentum", "warmup"):
             value = getattr(self, name)
             limit = 1.0 if name != "weight_decay" else math.inf
-            if not 0 <= value <= limit or math.isinf(value):
+            if not (_finite(value) and 0 <= value <= limit):
                 raise Misuse(f"{name} must be at least 0{'' if limit == math.inf else ' and at most 1'}; got {value}")
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)

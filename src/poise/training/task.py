@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import torch
 
+from poise.core.batch import Batch
 from poise.core.misuse import Misuse
 from poise.core.threat import Threat
 from poise.data import ImageSet, batches_per_epoch, check_augmentation
 from poise.models import Classifier
-from poise.objectives import Objective
+from poise.objectives import Objective, check_attacks
 from poise.schedules import Schedule
 from poise.training.options import Training
 from poise.training.sharding import check_sharding
@@ -55,14 +56,20 @@ class Task:
     references: Mapping[str, Classifier] = field(default_factory=dict)
     transfer: Transfer = field(default_factory=Whole)
 
+    def few(self) -> Batch:
+        """The first two examples, on the device of the network: what is tried before the training is tried on them."""
+        rows = torch.arange(min(2, len(self.images)))
+        batch = Batch(self.images.images(rows), self.images.labels[rows], self.images.keys[rows])
+        return batch.to(next(self.classifier.parameters()).device)
+
 
 def check_task(task: Task, trackers: tuple[str, ...] = ()) -> None:
     """Refuse what cannot be trained, before anything is created for it.
 
     Raises:
-        Misuse: for parts of the wrong kind, no trainable parameter, a transfer that the network does not allow, too few
-            images, fp16 without a GPU, processes that cannot share the training, and trackers that accelerate does not
-            know or that are not installed.
+        Misuse: for parts of the wrong kind, an attack that breaks its promise, no trainable parameter, a transfer that
+            the network does not allow, too few images, fp16 without a GPU, processes that cannot share the training,
+            and trackers that accelerate does not know or that are not installed.
     """
     parts = {
         "objective": (task.objective, Objective),
@@ -84,6 +91,7 @@ def check_task(task: Task, trackers: tuple[str, ...] = ()) -> None:
         raise Misuse(f"{len(task.images)} training images are too few for a batch; training needs at least 2")
     if task.options.precision == "fp16" and not torch.cuda.is_available():
         raise Misuse("fp16 needs a GPU; choose bf16 or fp32 for training.precision")
+    check_attacks(task.objective, task.classifier, task.few, task.threat)
     check_surroundings(task.options)
     check_sharding(task.objective, task.options)
     check_trackers(trackers)

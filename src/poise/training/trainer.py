@@ -23,7 +23,7 @@ from poise.data import ImageSet, InMemory, batches, batches_per_epoch, decoded
 from poise.models import Classifier
 from poise.objectives import Step
 from poise.schedules import Memory, Moment
-from poise.schedules.schedule import progress_at
+from poise.schedules.schedule import progress_at, share_at
 from poise.training.checkpoint import (
     Position,
     load_checkpoint,
@@ -207,7 +207,7 @@ class _Loop:
         self.task.classifier.train()
         for module in self.resting:
             module.eval()
-        share = self.task.schedule.share(replace(self._moment(epoch, number), ids=batch.ids))
+        share = share_at(self.task.schedule, replace(self._moment(epoch, number), ids=batch.ids))
         step = Step(
             self.task.classifier,
             batch,

@@ -25,6 +25,9 @@ from poise.training import Adaptation, Noted, Setting, Task, adaptation, foresee
 _SAME = ("data", "image_size", "limit", "validate_on")
 """Options that decide which images a validation looks at."""
 
+_DOUBT = 0.05
+"""Probability with which some class may seem larger than it is."""
+
 
 def standard_accuracy(address: str | None, options: Mapping[str, object]) -> float | None:
     """Final clean validation accuracy of a standard fine-tuning, to compare with.
@@ -80,13 +83,13 @@ def setting_of(task: Task, standard: float | None, validated: ImageSet | None) -
         schedule=task.schedule,
         standard=standard,
         switches=any(isinstance(each, Guarded) and each.switch for each in layers(task.objective)),
-        largest=0.0 if validated is None else _largest(validated.labels),
+        largest=0.0 if validated is None else _largest(validated.labels, task.classifier.num_classes),
     )
 
 
-def _largest(labels: Int[Tensor, " n"]) -> float:
-    """The share that the largest class has for certain: of few images some class is the largest by chance."""
-    return share(int(labels.bincount().max()), len(labels)).low
+def _largest(labels: Int[Tensor, " n"], classes: int) -> float:
+    """The share that the largest class has for certain: of few images one of many classes is the largest by chance."""
+    return share(int(labels.bincount().max()), len(labels), 1 - _DOUBT / classes).low
 
 
 def plan_of(task: Task) -> str:

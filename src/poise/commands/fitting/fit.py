@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from poise.commands.recipe import refuse_changes, write_recipe
+from poise.commands.recipe import homeless, recipe_text, refuse_changes
 from poise.commands.rehearsal.demand import EXAMINATION_UNKNOWN, TRAINING_UNKNOWN
 from poise.commands.rehearsal.estimate import Work, rehearsed
 from poise.commands.run import fresh_path
 from poise.commands.telling.terminal import say, watching
+from poise.core.files import write_text
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.models import Classifier, save_model
@@ -46,9 +47,12 @@ def _begun(
 ) -> RunFolder:
     options = {**options, "out": folder.path}
     rehearsed(verb, options, works, (*TRAINING_UNKNOWN, *EXAMINATION_UNKNOWN))
+    text = recipe_text(verb, options)  # what no recipe can keep leaves no folder behind
     if not folder.recipe.exists():
         RunFolder.create(folder.path)
-    write_recipe(folder, verb, options)
+    write_text(folder.recipe, text)
+    for kind in homeless(text):
+        say(f"{kind} is defined in a script or a notebook: move it to a module, so that the recipe can be run again")
     return folder
 
 

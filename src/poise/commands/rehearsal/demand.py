@@ -32,6 +32,7 @@ from poise.evaluation.surrogate_brackets import brackets_of
 from poise.models import Classifier
 from poise.objectives import Step
 from poise.schedules import Moment
+from poise.schedules.schedule import share_at
 from poise.training import Task
 from poise.training.transfer.transfer import open_to, trainable
 
@@ -104,7 +105,7 @@ def _shares(task: Task) -> Counter[float]:
     for epoch in range(epochs):
         for number, size in enumerate(sizes):
             moment = Moment.of(schedule.every, epoch, number, epochs=epochs, batches=batches, stream=stream)
-            share = schedule.share(moment)
+            share = share_at(schedule, moment)
             found[1.0 if isinstance(share, Tensor) else share] += size
     return found
 

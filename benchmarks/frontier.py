@@ -1,13 +1,14 @@
 """How much clean accuracy mixing wins back, and what robustness it costs: CIFAR-10, three kinds of mixture.
 
 An accurate and a robust network are trained by poise, unless runs are given, and mixed with a constant alpha, with a
-trained gate (three seeds) and nonlinearly. Every mixture is chosen on validation images and judged on test images that
-nothing was chosen on, by an adaptive AutoAttack through all its outputs. Whatever is finished is kept in --folder, and
-the same command goes on from there.
+trained gate (three seeds) and nonlinearly. The learning rate of either network is chosen among the same ones, by its
+clean and by its robust accuracy on validation images; every mixture is chosen on them too, and judged on test images
+that nothing was chosen on, by an adaptive AutoAttack through all its outputs. Whatever is finished is kept in --folder,
+and the same command goes on from there.
 
     python -m benchmarks.frontier --data ADDRESS [--scale small] [--jobs 2] [--standard run:A --robust run:B]
 
-`quick` (or --quick) only shows that all parts run; `small` takes about an hour on a CPU; `full` is for a GPU.
+`quick` (or --quick) only shows that all parts run; `small` takes an hour and a half of two cores; `full` is for a GPU.
 
 Target: two thirds of the clean gap between the robust and the standard network, for a tenth of the robust accuracy.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -45,6 +46,7 @@ MIXTURES: Mapping[str, tuple[Method, int]] = {
     "network-2": ("network", 2),
 }
 """Method and seed of every mixture."""
+BRANCHES = ("standard", "robust")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,7 @@ class Scale:
     Args:
         network: architecture of both branches.
         epochs: of each branch.
+        rates: learning rates that either branch is tried with.
         gate_epochs: of each gate.
         limit: images of each split; None for all.
         image_size: to which images are resized; None for their own.
@@ -65,6 +68,7 @@ class Scale:
 
     network: str = "resnet18"
     epochs: int = 30
+    rates: tuple[float, ...] = (5e-4, 2e-3, 8e-3)
     gate_epochs: int = 5
     limit: int | None = None
     image_size: int | None = None
@@ -75,11 +79,13 @@ class Scale:
 
 
 SCALES = {
-    "quick": Scale(network="small", epochs=2, gate_epochs=1, limit=300, validate_on=40, judged=20, suite="fast"),
+    "quick": Scale(
+        network="small", epochs=2, rates=(2e-3, 8e-3), gate_epochs=1, limit=300, validate_on=40, judged=20, suite="fast"
+    ),
     "small": Scale(
         network="small",
-        epochs=20,
-        gate_epochs=3,
+        epochs=30,
+        gate_epochs=6,
         limit=10_000,
         image_size=16,
         validate_on=500,
@@ -98,9 +104,9 @@ THREAT = Threat(epsilon="8/255")
 class Frontier(Bench[Scale]):
     """One call of this script."""
 
-    def branch(self, name: str) -> str:
-        """The address of a branch, "standard" or "robust", trained where it is not yet."""
-        out = self.folder / name
+    def branch(self, name: str, rate: float) -> str:
+        """The address of a branch, one of `BRANCHES`, with one of the rates, trained where it is not yet."""
+        out = self.folder / f"{name}-{rate:g}"
         run = run_in(
             finetune,
             self.scale.network,
@@ -109,7 +115,7 @@ class Frontier(Bench[Scale]):
             objective=Standard() if name == "standard" else Adversarial(attack=self.scale.attack),
             schedule=Fixed(),
             augmentation="crop",
-            training=Training(epochs=self.scale.epochs, batch_size=128, learning_rate=2e-3),
+            training=Training(epochs=self.scale.epochs, batch_size=128, learning_rate=rate),
             image_size=self.scale.image_size,
             limit=self.scale.limit,
             validate_on=0,
@@ -152,12 +158,12 @@ class Frontier(Bench[Scale]):
         out, scale = self.folder / f"{name}.parquet", self.scale
         return profiled(address, self.data, out=out, threat=THREAT, points=[], suite=scale.suite, limit=scale.judged)
 
-    def validated(self, address: str) -> float:
-        """Robust accuracy on validation images, by the attacks with which mixtures are chosen."""
+    def validated(self, address: str) -> Mapping[str, float]:
+        """What a branch is good at, on validation images, by the attacks with which mixtures are chosen."""
         found = profiled(
             address,
             self.data,
-            out=self.folder / "validation.parquet",
+            out=self.folder / f"{address.rpartition('/')[2]}-validation.parquet",
             threat=THREAT,
             points=[],
             suite="fast",
@@ -165,7 +171,8 @@ class Frontier(Bench[Scale]):
             limit=self.scale.validate_on,
             soundness=False,
         )
-        return accuracy_curve(found).robust.value
+        curve = accuracy_curve(found)
+        return {"standard": curve.clean.value, "robust": curve.robust.value}
 
 
 def main() -> int:
@@ -174,19 +181,38 @@ def main() -> int:
     bench = Frontier.of(options, "frontier", SCALES)
     with workers(options.jobs) as each:
         given = {"standard": options.standard, "robust": options.robust}
-        absent = [name for name, address in given.items() if not address]
-        given |= dict(zip(absent, each(bench.branch, absent), strict=True))
-        lose = 100 * AIM * bench.validated(given["robust"])
+        chosen, rates = _branches(bench, each, [name for name in BRANCHES if not given[name]])
+        given |= chosen
+        lose = 100 * AIM * bench.validated(given["robust"])["robust"]
         mixtures = each(partial(bench.mixture, **given, lose=lose), MIXTURES)
         addresses = given | dict(zip(MIXTURES, mixtures, strict=True))
         found = dict(zip(addresses, each(bench.judged, addresses, addresses.values()), strict=True))
-    return _conclude(found, bench)
+    return _conclude(found, bench, rates)
 
 
-def _conclude(found: Mapping[str, Profile], bench: Frontier) -> int:
+def _branches(
+    bench: Frontier, each: Callable[..., list[Any]], names: Sequence[str]
+) -> tuple[dict[str, str], dict[str, float]]:
+    """Address and learning rate of each branch, the best of its kind on validation images; a tie goes to the lower."""
+    tried = [(name, rate) for name in names for rate in bench.scale.rates]
+    addresses = each(bench.branch, *zip(*tried, strict=True))
+    best: dict[str, tuple[float, str, float]] = {}
+    for (name, rate), address, figures in zip(tried, addresses, each(bench.validated, addresses), strict=True):
+        print(f"{name}, rate {rate:g}: {100 * figures[name]:.1f} % on validation images")
+        if name not in best or figures[name] > best[name][0]:
+            best[name] = (figures[name], address, rate)
+    return {name: found[1] for name, found in best.items()}, {name: found[2] for name, found in best.items()}
+
+
+def _conclude(found: Mapping[str, Profile], bench: Frontier, rates: Mapping[str, float]) -> int:
     curves = {name: accuracy_curve(one) for name, one in found.items()}
     gap = curves["standard"].clean.value - curves["robust"].clean.value
-    figures: dict[str, Any] = {"images": bench.scale.judged, "suite": bench.scale.suite, "clean gap": gap}
+    figures: dict[str, Any] = {
+        "images": bench.scale.judged,
+        "suite": bench.scale.suite,
+        "clean gap": gap,
+        "rates": dict(rates),
+    }
     claims = []
     for name, curve in curves.items():
         figures[name] = {"clean": curve.clean, "robust": curve.robust, "findings": _objections(found[name])}

@@ -16,7 +16,7 @@ from poise.commands.mix import _tried
 from poise.commands.mixing.mixtures import capped
 from poise.commands.mixing.sweep import Sweep, clean_accuracies, held_out
 from poise.core.misuse import Misuse
-from poise.data import first
+from poise.data import sample
 from poise.evaluation import read_profile, share
 from poise.evaluation.frontier import Point, choose, read_frontier
 from poise.models import Classifier, load_model
@@ -133,7 +133,7 @@ def test_a_gate_is_trained_at_the_scale_that_validation_images_ask_for(branches,
     }
     run = poise.mix(*branches, out=tmp_path / "scaled", **options)
     mixed = run.classifier()
-    images = first(poise.open_data("digits", limit=300).validation, 30)
+    images = sample(poise.open_data("digits", limit=300).validation, 30)
     known = held_out(mixed.robust.eval(), images, poise.Threat(epsilon=0.1), 0)
     expected = calibrated_scale(known, 0.985).blend.scale_robust
     assert expected != 1

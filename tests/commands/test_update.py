@@ -13,7 +13,7 @@ from poise.commands.updating.regression import flip_figures
 from poise.commands.updating.trials import Trial, chosen, objectives_tried
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
-from poise.data import open_data
+from poise.data import open_data, sample
 from poise.evaluation import Examination, examine, read_profile
 from poise.models import load_model, open_model, save_model
 from poise.training import trainer
@@ -80,7 +80,7 @@ def test_by_default_no_trial_may_lose_accuracy(updated):
 
 def test_flips_are_counted_against_the_old_models_own_verdicts(pair, updated):
     """Counted again, image by image, from separate examinations of all three models."""
-    images = open_data("digits", limit=200).validation.select(torch.arange(60))
+    images = sample(open_data("digits", limit=200).validation, 60)
     examination = Examination(threat=L2, suite="fast", points=(), seed=0)
 
     def held(run):

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import torch
+from PIL import Image
+
+import poise
 from poise.commands.fitting.validation import validation
 from poise.core.threat import Threat
+from poise.evaluation import judge
 from poise.schedules import Adaptive, Automatic
 from tests.models_for_tests import linear_classifier, random_images
 
@@ -30,3 +35,27 @@ def test_robust_accuracy_is_measured_at_the_current_epsilon_where_the_schedule_a
 def test_others_are_told_of_the_target_alone():
     assert _measured(Automatic(), 0.05).keys() == {"clean", "robust"}
     assert validation(random_images(linear_classifier(3, (1, 2, 2)), 8), THREAT, 0, Automatic(), 0) is None
+
+
+def test_whatever_is_chosen_is_chosen_on_images_of_all_classes_of_a_folder(tmp_path, monkeypatch):
+    """A folder is sorted by class: its first images are those of the first class."""
+    for label, name in enumerate(("ant", "bee", "cat")):
+        for split, count in (("train", 10), ("validation", 20), ("test", 2)):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (8, 8), (number, 80 * label, 0)).save(folder / f"{number:02d}.png")
+    seen, clean_pass = [], judge.clean_pass
+
+    def watched(pool, images, targets):
+        seen.append((len(images), len(torch.unique(images.labels))))
+        return clean_pass(pool, images, targets)
+
+    monkeypatch.setattr(judge, "clean_pass", watched)
+    data, training = f"folder:{tmp_path / 'photos'}", poise.Training(epochs=1, batch_size=16)
+    options = {"training": training, "validate_on": 15, "trackers": ()}
+    run = poise.finetune("small", data, out=tmp_path / "run", **options).address
+    poise.update(run, run, data, out=tmp_path / "updated", **options)
+    poise.mix(run, run, data, out=tmp_path / "mixed", suite="fast", alphas=[0.5], validate_on=15)
+    assert len(seen) >= 4
+    assert set(seen) == {(15, 3)}

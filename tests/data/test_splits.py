@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from poise.core.misuse import Misuse
 from poise.core.streams import hashed
-from poise.data import InMemory, Splits, split
+from poise.data import InMemory, Splits, decoded, sample, split
 from poise.data.splits import Parts, divided, limited
 
 
@@ -103,3 +103,18 @@ def test_splits_that_do_not_fit_together_are_refused():
         Splits(train, validation, numbered("ef", classes=("x", "z")))
     with pytest.raises(Misuse, match=r"the validation split of here differs .* \(1, 2, 2\), train 2 of \(1, 1, 1\)"):
         Splits(train, numbered("cd", side=2), test)
+
+
+def test_a_sample_of_a_set_sorted_by_class_has_all_its_classes():
+    names = [f"{label}/{number}.png" for label in "abcde" for number in range(100)]
+    labels = torch.arange(5).repeat_interleave(100)
+    images = InMemory("sorted", tuple("abcde"), tuple(names), labels, torch.rand(500, 1, 1, 1))
+    some = sample(images, 100)
+    counts = some.labels.bincount(minlength=5)
+    assert len(some) == 100
+    assert counts.min() >= 8  # 20 each in the mean, with a standard deviation of 4
+    assert sorted(some.ids, key=names.index) == list(some.ids)
+    assert set(sample(images, 30).ids) < set(some.ids)
+    assert sample(sample(images, 100), 30).ids == sample(images, 30).ids == limited(Parts(images), 30).train.ids
+    assert sample(images, 500) is decoded(images)
+    assert len(sample(images, 501)) == 500

@@ -15,7 +15,7 @@ from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
-from poise.data import ImageSet, first
+from poise.data import ImageSet, sample
 from poise.evaluation import Method
 from poise.evaluation.certificates.certification import Certification, default_method
 from poise.evaluation.certificates.sampling import Sampling
@@ -97,7 +97,7 @@ def demo(
     threat = threat or Threat(**recipe.get("threat", {}))
     exhibit = Exhibit(
         classifier=classifier,
-        images=first(whole, images),
+        images=sample(whole, images),
         threat=threat,
         certification=_certification(classifier, threat, method, sampling) if certify else None,
         limits=limits,

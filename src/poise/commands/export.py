@@ -13,6 +13,7 @@ from poise.commands.telling.terminal import say
 from poise.core.files import write_text
 from poise.core.misuse import Misuse, suggestion
 from poise.core.run_folder import RunFolder
+from poise.data import sample
 from poise.models.exporting import ENDINGS, AlphaForm, Format, export_model
 from poise.reporting import Subject, model_card, read_subject
 
@@ -71,8 +72,8 @@ def export(
     target = Path(out) if out else _default_path(model, format)
     if target.exists() and not overwrite:
         raise Misuse(f"{target} exists already; replace it with --overwrite, or write elsewhere with --out")
-    found = Source.of(recipe_of(model), data, image_size=image_size, limit=limit).open().validation
-    compared = found.images(torch.arange(min(images, len(found))))
+    found = sample(Source.of(recipe_of(model), data, image_size=image_size, limit=limit).open().validation, images)
+    compared = found.images(torch.arange(len(found)))
     classifier = open_whole(model, found, weights=weights)
     agreement = export_model(classifier, target, compared.to(classifier.dtype), kind=format, opset=opset, alpha=alpha)
     say(f"{target}: {agreement}")

@@ -23,7 +23,7 @@ from poise.commands.updating.trials import Trial, Weights, adopt, chosen, object
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
-from poise.data import Augmentation, ImageSet, first
+from poise.data import Augmentation, ImageSet, sample
 from poise.models import Classifier
 from poise.objectives import RCAT, Objective
 from poise.schedules import Fixed, Schedule
@@ -118,7 +118,7 @@ def update(
     }
     for task in tasks.values():
         check_task(task, trackers)
-    images = first(splits.validation, validate_on)
+    images = sample(splits.validation, validate_on)
     folder = begun("update", options, out, resume=resume, works=lambda: _works(pair, tasks, images))
     tell_repeats(splits)
     if not on_main(folder.weights.exists):

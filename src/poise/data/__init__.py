@@ -9,9 +9,9 @@ from poise.data.augment import AUGMENTATIONS, Augmentation, augment, check_augme
 from poise.data.dataset import ImageSet
 from poise.data.lazy import Lazy
 from poise.data.loader import batches, batches_per_epoch
-from poise.data.memory import InMemory, decoded, first
+from poise.data.memory import InMemory, decoded
 from poise.data.repeats import Repeats, repeats
-from poise.data.splits import Splits, split
+from poise.data.splits import Splits, sample, split
 
 __all__ = [
     "AUGMENTATIONS",
@@ -26,8 +26,8 @@ __all__ = [
     "batches_per_epoch",
     "check_augmentation",
     "decoded",
-    "first",
     "open_data",
     "repeats",
+    "sample",
     "split",
 ]

@@ -87,19 +87,6 @@ class InMemory(ImageSet):
         return texts(digest_tensors([("pixels", image)]) for image in self._tensor)
 
 
-def first(images: ImageSet, count: int) -> ImageSet:
-    """The first examples of a set, at most so many, decoded where they are small: what choices are validated on.
-
-    Args:
-        images: any set.
-        count: how many.
-
-    Raises:
-        Misuse: when an image cannot be decoded; it is named.
-    """
-    return decoded(images.select(torch.arange(min(count, len(images)))))
-
-
 def decoded(images: ImageSet, limit_bytes: int = 2**30) -> ImageSet:
     """A small set with all its images decoded, a large or already decoded one as it came.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from poise.core.misuse import Misuse
 from poise.core.streams import hashed
 from poise.data.dataset import ImageSet
+from poise.data.memory import decoded
 
 _HASHES = 2**63
 
@@ -131,6 +132,22 @@ def limited(parts: Parts[Examples], limit: int | None) -> Parts[Examples]:
     if limit is None:
         return parts
     return Parts(**{name: part.select(_lowest(part.ids, limit)) for name, part in parts.named().items()})
+
+
+def sample(images: ImageSet, count: int) -> ImageSet:
+    """Some examples of a set, always the same, decoded where they are small: what choices are validated on.
+
+    A hash of their ids chooses them, as `limited` does: the first examples of a set that is sorted by class would be of
+    a few classes alone. A smaller count keeps a subset.
+
+    Args:
+        images: any set.
+        count: how many; all where there are fewer.
+
+    Raises:
+        Misuse: when an image cannot be decoded; it is named.
+    """
+    return decoded(images if count >= len(images) else images.select(_lowest(images.ids, count)))
 
 
 def _lowest(ids: Sequence[str], limit: int) -> Int[Tensor, " m"]:

@@ -11,7 +11,7 @@ from poise.commands.rehearsal.demand import examination_work
 from poise.commands.rehearsal.estimate import Work
 from poise.core.misuse import Misuse
 from poise.core.threat import Threat
-from poise.data import ImageSet, first
+from poise.data import ImageSet, sample
 from poise.evaluation import Examination, accuracy_curve, examine
 from poise.models import Classifier
 from poise.schedules import Schedule
@@ -87,16 +87,16 @@ class Validation:
 
 
 def validation(images: ImageSet, threat: Threat, count: int, schedule: Schedule, seed: int) -> Validation | None:
-    """A validation on the first images of a set; None where none are asked for.
+    """A validation on some images of a set; None where none are asked for.
 
     Args:
         images: the validation images.
         threat: norm and target epsilon.
-        count: how many images, always the first; 0 for no validation.
+        count: how many images, always the same; 0 for no validation.
         schedule: tells what it wants to hear.
         seed: decides the attack's random starts.
     """
-    return Validation(first(images, count), threat, schedule, seed) if count else None
+    return Validation(sample(images, count), threat, schedule, seed) if count else None
 
 
 def validation_works(judging: Judging | None, classifier: Classifier, epochs: int) -> list[Work]:

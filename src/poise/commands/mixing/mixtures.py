@@ -15,7 +15,7 @@ from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse
 from poise.core.streams import Stream, global_seed
 from poise.core.threat import Threat
-from poise.data import ImageSet, Splits, first
+from poise.data import ImageSet, Splits, sample
 from poise.evaluation import Examination, Suite
 from poise.models import Classifier
 from poise.models.mixing import Blend, Gate, MixedClassifier, plan_gate
@@ -68,7 +68,7 @@ class Mixtures:
     @property
     def validation(self) -> ImageSet:
         """The images that choices are made on."""
-        return first(self.splits.validation, self.validate_on)
+        return sample(self.splits.validation, self.validate_on)
 
     def task(self, width: float, objective: Objective, training: Training) -> Task:
         """The training of a fresh gate on top of the frozen branches, alpha free between 0 and 1."""

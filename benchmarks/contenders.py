@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from benchmarks.harness import DEVICE, clock, seconds_of
 from poise.attacks.suites import units
 from poise.core.folding import folded
-from poise.core.modes import frozen
+from poise.core.modes import Precision, frozen
 from poise.core.streams import Stream
 from poise.core.threat import Threat
 from poise.data import ImageSet, decoded, open_data
@@ -80,12 +81,12 @@ def train(job: Job) -> dict[str, Any]:
     return {}
 
 
-def ours(job: Job) -> dict[str, Any]:
+def ours(job: Job, proposing: Precision = "fp32") -> dict[str, Any]:
     """Verdicts of poise over all the job's epsilons."""
     from poise.evaluation import Examination, examine  # noqa: PLC0415 - official does without it
 
     model, images = _opened(job)
-    examination = Examination(threat=Threat(epsilon=job.epsilons[-1]), points=job.epsilons)
+    examination = Examination(threat=Threat(epsilon=job.epsilons[-1]), points=job.epsilons, proposing=proposing)
     with _counting() as rows:
         start = clock()
         profile = examine(model, images, examination, model_address="benchmark")
@@ -113,9 +114,11 @@ def official(job: Job) -> dict[str, Any]:
     return {"accuracy": [accuracy], "seconds": seconds, **rows, "process": time.process_time()}
 
 
+BF16 = "ours, bf16 proposing"
 CONTENDERS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "train": train,
     "ours": ours,
+    BF16: partial(ours, proposing="bf16"),
     "one full pass": ours,
     "official": official,
 }

@@ -10,6 +10,9 @@ Two networks are trained here and kept under runs/benchmarks, one robust, one no
 those of benchmarks.networks). `one full pass` is what the whole suite costs when every example that is right survives
 it, measured: the least that a curve of this strength can cost, if each has a first epsilon that breaks it. The lower
 bound is what the definition demands of it in passes, times the measured cost of one pass of the network that proposes.
+
+Where the device computes in bf16, poise proposes in it once more (`poise profile --proposing bf16`); what it finds is
+judged in fp32 as ever.
 """
 
 from __future__ import annotations
@@ -27,8 +30,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.contenders import CONTENDERS, Job
-from benchmarks.harness import DEVICE, Claim, conclude
+from benchmarks.contenders import BF16, CONTENDERS, Job
+from benchmarks.harness import DEVICE, Claim, conclude, cpu
 from poise.core.threat import Threat
 from poise.evaluation import epsilon_grid
 
@@ -47,11 +50,12 @@ def main() -> int:
     threat = Threat(epsilon=0.2 if options.data == "digits" else "8/255")
     grid = epsilon_grid(threat)
     folders = dict(zip(NETWORKS, options.networks or _trained(options, threat.epsilon), strict=True))
-    whole = [("ours", grid[1:]), ("one full pass", (1e-6,))] + [("official", (epsilon,)) for epsilon in grid[1:-1]]
-    single = [(who, grid[-1:]) for _ in range(1 if options.quick else 3) for who in ("ours", "official")]
-    plan = [("robust", *each) for each in whole + single] + [
-        ("plain", *each) for each in single * (3 if options.quick else 1)
-    ]
+    repeats, low = (1 if options.quick else 3), ([BF16] if CUDA or cpu()[1] else [])
+    whole = [(who, grid[1:]) for who in ("ours", *low)] + [("one full pass", (1e-6,))]
+    whole += [("official", (epsilon,)) for epsilon in grid[1:-1]]
+    single = [(who, grid[-1:]) for _ in range(repeats) for who in ("ours", "official")]
+    plan = [("robust", *each) for each in whole + single + [(who, grid[-1:]) for who in low * repeats]]
+    plan += [("plain", *each) for each in single * (3 if options.quick else 1)]
     plan = [plan[at] for at in torch.randperm(len(plan), generator=torch.Generator().manual_seed(0)).tolist()]
     found = _side_by_side(
         [(who, Job(str(folders[name]), options.data, count, epsilons)) for name, who, epsilons in plan]
@@ -95,6 +99,21 @@ def _conclude(variant: str, readings: list[dict[str, Any]], grid: tuple[float, .
         Claim("one epsilon, plain network, official over poise", ratios["plain"], 5.0),
         Claim("robust accuracy above official, points, at most", 100 * worst, 0.5, most=True),
     ]
+    if any(reading["who"] == BF16 for reading in readings):
+        curve_low, single_low = of("robust", BF16, grid[1:]), of("robust", BF16, grid[-1:])
+        _tell("bf16", curve_low["accuracy"])
+        for name, one in (("curve", curve_low), ("one epsilon, robust", single_low)):
+            print(f"  {f'poise proposing in bf16, {name}':44s}{_seconds(one)}")
+        worst = max(mine - other for mine, other in zip(curve_low["accuracy"], theirs, strict=True))
+        claims += [
+            Claim("bf16 proposing: curve, official over poise", total / curve_low["seconds"], 15.0 if CUDA else 6.0),
+            Claim(
+                "bf16 proposing: one epsilon, robust network, official over poise",
+                single["robust"][1]["seconds"] / single_low["seconds"],
+                1.5,
+            ),
+            Claim("bf16 proposing: robust accuracy above official, points, at most", 100 * worst, 0.5, most=True),
+        ]
     figures = {
         "images": count,
         "grid": grid,

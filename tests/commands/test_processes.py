@@ -65,7 +65,7 @@ def test_two_processes_take_the_steps_that_one_takes(one, tmp_path):
     told = finished(launched(2, ["finetune", MODEL, *WORDS, "--out", "two"], tmp_path))
     _same_run(RunFolder(tmp_path / "two"), one)
     assert [path.name for path in tmp_path.iterdir()] == ["two"]
-    assert told.count("4 epochs") == 1
+    assert told.count("two: 4 epochs, ") == 1
 
 
 def test_processes_killed_and_resumed_in_another_way_take_the_steps_that_one_takes(one, tmp_path):

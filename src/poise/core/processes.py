@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from datetime import timedelta
+from functools import cache
 
 import torch
 from accelerate import PartialState
@@ -18,4 +20,17 @@ def process_state() -> PartialState:
     for one another as long as it takes: after hours of attacks on images of their own, one may well be ahead of another
     by more than the half hour that PyTorch would allow it.
     """
+    if "LOCAL_RANK" in os.environ:
+        _leave_in_order()
     return PartialState(cpu="LOCAL_RANK" in os.environ and not torch.accelerator.is_available(), timeout=_PATIENCE)
+
+
+@cache
+def _leave_in_order() -> None:
+    """Have the process leave its group before it ends: threads of gloo that are still at work then abort it."""
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

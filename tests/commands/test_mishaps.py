@@ -244,7 +244,6 @@ def test_what_cannot_be_trained_is_refused_before_a_folder_exists(tmp_path, opti
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.usefixtures("unchecked")
 def test_what_no_recipe_can_keep_leaves_no_folder(tmp_path):
     with pytest.raises(Misuse, match="no recipe could keep"):
         poise.finetune("small", schedule=_Own(2.0), out=tmp_path / "run", **QUICK)
@@ -290,6 +289,7 @@ def test_a_file_is_not_said_to_be_absent(tmp_path):
         poise.report(tmp_path / "p.parquet")
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_counts_are_whole_numbers():
     with pytest.raises(Misuse, match=r"epochs must be a whole number of at least 1; got 1\.5"):
         poise.Training(epochs=1.5)

@@ -93,8 +93,10 @@ class RunFolder:
         """
         folder = cls(path)
         if not folder.recipe.is_file():
-            what = "is a file, and no run folder" if path.is_file() else "does not exist"
-            what = "has no recipe.yaml, so it is no run folder" if path.is_dir() else what
+            if path.is_dir():
+                what = "has no recipe.yaml, so it is no run folder"
+            else:
+                what = "is a file, and no run folder" if path.exists() else "does not exist"
             raise Misuse(f"{path} {what}; runs are made by poise finetune and poise quickstart")
         return folder
 

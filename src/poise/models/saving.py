@@ -151,20 +151,23 @@ def refuse_foreign(blueprint: Blueprint) -> None:
     Raises:
         Misuse: naming it.
     """
-    if blueprint.kind not in _REBUILD:
+    if (address := _unknown(blueprint)) is not None:
         raise Misuse(
-            f"{blueprint.address} is built by foreign code, which a run folder never executes, so nothing that is made "
-            "of it can be kept in one; mix or smooth it in Python (poise.models.mixing, poise.models.smooth)"
+            f"{address} is built by foreign code, which a run folder never executes, so nothing that is made of it can "
+            "be kept in one; mix or smooth it in Python (poise.models.mixing, poise.models.smooth)"
         )
-    for part in blueprint.parts.values():
-        refuse_foreign(part)
 
 
 def _refuse_unknown(blueprint: Blueprint, folder: Path) -> None:
+    if (address := _unknown(blueprint)) is not None:
+        raise Misuse(f"{folder / DESCRIPTION} names an architecture unknown here: {address!r}")
+
+
+def _unknown(blueprint: Blueprint) -> str | None:
+    """The first address, of a network or of its parts, that cannot be rebuilt here; None for none."""
     if blueprint.kind not in _REBUILD:
-        raise Misuse(f"{folder / DESCRIPTION} names an architecture unknown here: {blueprint.address!r}")
-    for part in blueprint.parts.values():
-        _refuse_unknown(part, folder)
+        return blueprint.address
+    return next(filter(None, map(_unknown, blueprint.parts.values())), None)
 
 
 def _description(folder: Path) -> Mapping[str, Any]:

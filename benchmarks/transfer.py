@@ -113,20 +113,20 @@ SCALES = {
             "cnn": Plan(
                 task=Task(train=640, validation=500, test=500),
                 training=Training(epochs=12, batch_size=32),
-                rates=(5e-4, 2e-3),
+                rates=(5e-4, 2e-3, 8e-3),
                 strict=100,
             ),
             "lite0": Plan(
                 task=Task(train=500, validation=500, test=500),
                 training=Training(epochs=12, batch_size=50, channels_last=True),
-                rates=(3e-4, 1e-3, 3e-3),
+                rates=(3e-4, 1e-3, 3e-3, 1e-2),
                 contenders=_SOME,
                 epsilons=("8/255",),
             ),
             "vit": Plan(
                 task=Task(train=640, validation=500, test=500),
                 training=Training(epochs=12, batch_size=32),
-                rates=(5e-4, 2e-3),
+                rates=(5e-4, 2e-3, 8e-3),
                 contenders=_SOME,
                 epsilons=("8/255",),
                 strict=100,

@@ -295,3 +295,13 @@ def test_what_profiles_and_pools_read():
 def test_impossible_settings_are_refused_when_made(options, words):
     with pytest.raises(Misuse, match=words):
         Square(norm="l2", stream=STREAM, **options)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_order_of_memory_does_not_matter(norm):
+    data = batch(3, (2, 4, 3, 5), 4)
+    turned = Batch(data.images.permute(0, 4, 3, 2, 1).contiguous().permute(0, 4, 3, 2, 1), data.labels, data.ids)
+    assert not turned.images.is_contiguous()
+    search, model = Square(norm=norm, stream=STREAM, steps=4), Linear(4, (2, 4, 3, 5))
+    first, second = (run_search(search, model, problem(each, 0.1))[0] for each in (data, turned))
+    assert torch.equal(first, second)

@@ -8,7 +8,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 from torch.nn import functional
 
-from poise.core.folding import Settled, Shadow, folded, settled
+from poise.core.folding import EstrangedError, Settled, Shadow, folded, settled
 from poise.models.resnet import ResNet18
 from poise.models.small import SmallNetwork
 
@@ -41,6 +41,30 @@ def test_every_batch_norm_behind_a_convolution_is_folded_and_logits_and_gradient
     assert not any(module._forward_hooks for module in (*model.modules(), *made.modules()))
 
 
+def _branches(model, features):
+    return features.flatten(1) if features.max() > _NEVER else 0
+
+
+def _reads_the_weight(model, features):
+    return functional.conv2d(torch.ones(1, 2, 3, 3), model.convolution.weight).sub(_NEVER).relu().sum()
+
+
+_NEVER = 100
+_BESIDE = {
+    "nothing": lambda model, features: 0,
+    "read twice": lambda model, features: features.flatten(1),
+    "random": lambda model, features: torch.rand(()),
+    "rests": lambda model, features: (features - _NEVER).relu().flatten(1),
+    "compares": lambda model, features: (features > _NEVER).flatten(1),
+    "detaches": lambda model, features: (features.detach() - _NEVER).relu().flatten(1),
+    "views": lambda model, features: (features.flatten(1)[:, :1] - _NEVER).relu(),
+    "joins": lambda model, features: (torch.cat([features, features]).amax() - _NEVER).relu(),
+    "branches": _branches,
+    "reads the weight": _reads_the_weight,
+}
+"""What is added to the norm's output. Most read the convolution too, and do nothing on images like those of tests."""
+
+
 class _Odd(nn.Module):
     """A convolution and a batch norm between which something happens that folding would lose."""
 
@@ -51,22 +75,36 @@ class _Odd(nn.Module):
 
     def forward(self, images):
         features = self.convolution(images)
-        if self.way == "read twice":
-            return (self.norm(features) + features).flatten(1)
         if self.way == "changed in place":
             return self.norm(features.relu_()).flatten(1)
         if self.way == "called twice":
             return (self.norm(features) + self.norm(self.convolution(images.flip(1)))).flatten(1)
-        if self.way == "random":
-            return self.norm(features).flatten(1) + torch.rand(())
+        if self.way in _BESIDE:
+            return self.norm(features).flatten(1) + _BESIDE[self.way](self, features)
         return self.norm(features.relu()).flatten(1)
 
 
-@pytest.mark.parametrize("way", ["read twice", "changed in place", "called twice", "random", "apart"])
+@pytest.mark.parametrize("way", ["changed in place", "called twice", "apart", *list(_BESIDE)[1:]])
 def test_what_cannot_be_folded_stands_for_itself(way):
     model = trained(_Odd(way))
     with torch.no_grad():
         assert folded(model, torch.rand(3, 2, 4, 4)) is model
+
+
+@pytest.mark.parametrize("layer", ["convolution", "norm"])
+@pytest.mark.parametrize("kind", ["before", "after", "forward"])
+def test_layers_with_a_life_of_their_own_are_not_folded(layer, kind):
+    model = trained(_Odd("nothing")).double()
+    assert folded(model, torch.rand(3, 2, 4, 4).double()) is not model
+    chosen = getattr(model, layer)
+    if kind == "before":
+        chosen.register_forward_pre_hook(lambda _, given: (given[0].clamp(max=_NEVER),))
+    elif kind == "after":
+        chosen.register_forward_hook(lambda _, __, made: made.clamp(max=_NEVER))
+    else:
+        ordinary = chosen.forward
+        chosen.forward = lambda images: ordinary(images).clamp(max=_NEVER)
+    assert folded(model, torch.rand(3, 2, 4, 4).double()) is model
 
 
 def test_a_model_that_cannot_be_copied_stands_for_itself():
@@ -163,6 +201,19 @@ def test_close_calls_are_the_models_own():
     assert not torch.equal(shadow(logits).argmax(1), expected)
     assert torch.equal(Settled(plain, shadow)(logits).argmax(1), expected)
     assert 900 < sum(asked) < 1500
+
+
+def test_votes_that_are_not_the_models_are_found_out():
+    """On most images both say the same, and on one in ten a class that no close call would bring to light."""
+    logits = 10 * functional.one_hot(torch.arange(2560) % 10).float()
+
+    class Wrong(nn.Module):
+        def forward(self, given):
+            return torch.where(given[:, :1] > 0, given.roll(1, 1), given)
+
+    with pytest.raises(EstrangedError):
+        Settled(nn.Identity(), Wrong())(logits)
+    assert torch.equal(Settled(nn.Identity(), Wrong())(logits[1:10]), logits[1:10])
 
 
 def test_few_images_of_a_network_are_close_calls():

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from torch import nn
 
-from poise.core.modes import evaluating, frozen, precision, steady, threads
+from poise.core.modes import evaluating, exact, frozen, precision, steady, threads
 
 
 def _model():
@@ -60,3 +62,26 @@ def test_the_number_of_threads_is_restored():
     with threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
+
+
+def test_two_threads_that_are_exact_at_once_leave_the_process_as_it_was():
+    place = torch.backends.cuda.matmul
+    before, place.fp32_precision = place.fp32_precision, "tf32"
+    inside, over = threading.Event(), threading.Event()
+
+    def first():
+        with exact(torch.device("cpu")):
+            inside.set()
+            over.wait(10)
+
+    try:
+        thread = threading.Thread(target=first)
+        thread.start()
+        inside.wait(10)
+        with exact(torch.device("cpu")):
+            over.set()
+            thread.join()
+            assert place.fp32_precision == "ieee"
+        assert place.fp32_precision == "tf32"
+    finally:
+        place.fp32_precision = before

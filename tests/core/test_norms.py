@@ -137,3 +137,10 @@ def test_inside_sees_the_box_and_the_ball():
     origin = torch.tensor([[0.5], [0.5], [0.95]])
     points = torch.tensor([[0.6], [0.7], [1.01]])
     assert inside(points, origin, torch.full((3,), 0.1), "linf").tolist() == [True, False, False]
+
+
+def test_what_was_projected_onto_a_large_l1_ball_is_inside():
+    torch.manual_seed(0)
+    origin, radius = torch.rand(4, 3, 224, 224), torch.full((4,), 2000.0)
+    points = project(origin + torch.randn_like(origin), origin, radius, "l1")
+    assert inside(points, origin, radius, "l1").all()

@@ -101,3 +101,10 @@ def test_global_seed_repeats():
         with global_seed(Stream.seeded(1)):
             draws.append(torch.rand(3))
     assert torch.equal(*draws)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_coarse_dtypes_stay_below_one_and_finite(dtype):
+    many = torch.arange(100)
+    assert Stream.seeded(0).uniform(many, (1000,), dtype=dtype).max() < 1
+    assert Stream.seeded(0).normal(many, (1000,), dtype=dtype).isfinite().all()

@@ -53,7 +53,7 @@ class Crew:
         problem: what each works on.
         state: the search's.
         found: which have a trophy.
-        trophies: the first misclassified point of each that has one.
+        trophies: the first misclassified point of each that has one; of the others the last point inside their ball.
         beat: how many queries the first of them has been asked.
     """
 
@@ -102,13 +102,20 @@ class Crew:
         """The items in the first slots, and the others."""
         return self.kept(list(range(at))), self.kept(list(range(at, len(self))))
 
-    def told(self, state: State, points: Tensor, fooled: Tensor) -> Crew:
-        """A query later, with the state after its answer and the trophies that it won."""
+    def told(self, state: State, points: Tensor, held: Tensor, fooled: Tensor) -> Crew:
+        """A query later, with the state after its answer and the trophies that it won.
+
+        Args:
+            state: of the search.
+            points: that were asked about.
+            held: which of them lie inside their balls, of items that are not done.
+            fooled: which of these are misclassified.
+        """
         return Crew(
             self.items,
             self.problem,
             state,
             self.found | fooled,
-            choose(fooled & ~self.found, points, self.trophies),
+            choose(held & ~self.found, points, self.trophies),
             self.beat + 1,
         )

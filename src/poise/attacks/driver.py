@@ -12,7 +12,7 @@ from poise.attacks.answers import Asking, adversarial, ask_model, decided
 from poise.attacks.rows import choose
 from poise.attacks.search import Problem, Search
 from poise.core.losses import misclassified
-from poise.core.modes import evaluating, frozen
+from poise.core.modes import evaluating, exact, frozen
 from poise.core.norms import inside
 
 _ROUNDS_BETWEEN_LOOKS = 8
@@ -23,7 +23,8 @@ def run_search(
 ) -> tuple[Float[Tensor, "n *shape"], Bool[Tensor, " n"]]:
     """Let a search run until every row is fooled or its budget is spent, and return what it found.
 
-    The model is in eval mode and its weights are frozen meanwhile; afterwards everything is as before. The device is
+    The model is in eval mode, its weights are frozen and all passes are in full precision meanwhile; afterwards
+    everything is as before. The device is
     waited for once every eight rounds, to see whether all rows are settled, and in every round
     where answers are averaged.
 
@@ -42,7 +43,14 @@ def run_search(
     """
     record = _Record.fresh(problem)
     asked = model if through is None else through
-    with torch.no_grad(), evaluating(model), frozen(model), evaluating(asked), frozen(asked):
+    with (
+        torch.no_grad(),
+        exact(problem.images.device),
+        evaluating(model),
+        frozen(model),
+        evaluating(asked),
+        frozen(asked),
+    ):
         state = search.begin(problem)
         for round_ in range(search.queries):
             points = search.ask(problem, state)

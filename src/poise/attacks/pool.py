@@ -23,6 +23,7 @@ from poise.attacks.room import Room
 from poise.attacks.search import Problem, Search
 from poise.attacks.stand_in import StandIns
 from poise.core.batch import Batch, device_of, sent
+from poise.core.folding import EstrangedError
 from poise.core.losses import misclassified
 from poise.core.memory import out_of_memory
 from poise.core.misuse import Misuse
@@ -101,7 +102,8 @@ class Pool:
         """Attack every waiting item; yields outcomes as they come in, each item's exactly once. Call within `open`.
 
         Where memory does not suffice, the pool has half as many slots from then on, and items that have none rest until
-        others have ended; what they have reached is kept.
+        others have ended; what they have reached is kept. Where a stand-in is found to be another function than its
+        model, there are none from then on, and what is in work begins anew.
 
         Args:
             search: the attack.
@@ -124,7 +126,12 @@ class Pool:
                 resting.append(rest)
             try:
                 crew = self._manned(search, waiting, crew)
-                ended, crew = self._relieved(search, self._advanced(search, crew, through))
+                ended, crew = self._relieved(search, self._advanced(search, crew, through), through)
+            except EstrangedError:
+                self._stand_ins.dismiss()
+                waiting.extendleft(item for one in (*resting, crew) if one for item in reversed(one.items))
+                crew, resting = None, []
+                continue
             except RuntimeError as error:
                 if not (out_of_memory(error) and self._room.halve()):
                     raise
@@ -183,14 +190,17 @@ class Pool:
         asking = Asking(precision=self.proposing, passes=self.passes)
         answer = ask_model(search, asked or judge, problem, points, gradient=gradient, asking=asking)
         said = answer.logits if asked is None else judge(points)
-        fooled = misclassified(said, problem.labels) & ~crew.state["done"]
+        held = ~crew.state["done"]
         if not search.stays_inside:
-            fooled &= inside(points, problem.images, problem.radius, search.norm)
-        return crew.told(search.tell(problem, crew.state, points, answer), points, fooled)
+            held &= inside(points, problem.images, problem.radius, search.norm)
+        fooled = held & misclassified(said, problem.labels)
+        return crew.told(search.tell(problem, crew.state, points, answer), points, held, fooled)
 
-    def _relieved(self, search: Search, crew: Crew) -> tuple[list[Outcome], Crew | None]:
+    def _relieved(self, search: Search, crew: Crew, through: nn.Module | None) -> tuple[list[Outcome], Crew | None]:
         """Outcomes of the slots that are done or whose trophy the plain model confirms, and the crew that stays."""
         found, done = torch.stack([crew.found, crew.state["done"]]).tolist()
+        if any(done):
+            crew, found = self._looked_back(crew, through)
         if any(found):
             crew, found = self._confirmed(search, crew)
         gone = [wins or over for wins, over in zip(found, done, strict=True)]
@@ -203,6 +213,22 @@ class Pool:
         ]
         left = [slot for slot, over in enumerate(gone) if not over]
         return ended, crew.kept(left) if left else None
+
+    def _looked_back(self, crew: Crew, through: nn.Module | None) -> tuple[Crew, list[bool]]:
+        """The crew in which the last point of everyone who is about to leave unbeaten is a trophy to be confirmed.
+
+        What proposes must not decide that an example withstands either. Where the plain model itself proposes, it has
+        seen these points; of a random model one more look would be a matter of luck.
+
+        Raises:
+            EstrangedError: where a stand-in does not say of them what its model says.
+        """
+        asked = [self.model] if through is None else [self.model, through]
+        if self.passes == 1 and (self.proposing != "fp32" or any(map(self._stand_ins.replaced, asked))):
+            if len(last := crew.trophies[crew.state["done"] & ~crew.found]):
+                self._stand_ins.check(asked, last)
+            crew = replace(crew, found=crew.found | crew.state["done"])
+        return crew, crew.found.tolist()
 
     def _confirmed(self, search: Search, crew: Crew) -> tuple[Crew, list[bool]]:
         """The crew with the trophies that the plain model confirms, and which slots hold them."""

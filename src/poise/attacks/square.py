@@ -87,16 +87,16 @@ class Square(Search):
     def ask(self, problem: Problem, state: State) -> Float[Tensor, "n *shape"]:
         """The best point with one window changed; at first the start itself."""
         grid = as_grid(tuple(problem.images.shape[1:]))
-        best, found = state["best"].view(-1, *grid), planned(state["plan"], state["iteration"])
+        best, found = state["best"].reshape(-1, *grid), planned(state["plan"], state["iteration"])
         if self.norm == "linf":
             mask, signs = mask_and_signs(found, grid)
-            upper, lower = state["upper"].view(-1, *grid), state["lower"].view(-1, *grid)
+            upper, lower = state["upper"].reshape(-1, *grid), state["lower"].reshape(-1, *grid)
             points = torch.where(mask, torch.where(signs > 0, upper, lower), best)
         else:
-            images = problem.images.view(-1, *grid)
+            images = problem.images.reshape(-1, *grid)
             points = moved_mass(images, problem.radius, best, *change(found, grid), self.norm)
             points = choose(state["iteration"] == 0, best, points)
-        return points.view(problem.images.shape)
+        return points.reshape(problem.images.shape)
 
     def loss(self, problem: Problem, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
         """Minus the margin."""

@@ -1,17 +1,21 @@
-"""Stand-ins: what proposes in a model's place because it is faster; what is adversarial the model decides itself."""
+"""Stand-ins: what proposes in a model's place because it is faster; what counts the model decides itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from poise.attacks.answers import decided
 from poise.attacks.room import Room
-from poise.core.folding import folded
+from poise.core.folding import EstrangedError, alike, folded
 
 _SHRINKING = 4
+_LOOSE = 0.05
+"""By how much a compiled model's logits, which a GPU may round to ten bits, may be off, as a share of the largest."""
 
 
 class StandIns:
@@ -26,7 +30,7 @@ class StandIns:
 
     def __init__(self, room: Room, *, fold: bool = True, compile: bool = False) -> None:  # noqa: A002 - torch's name
         self._room, self._fold, self._compile = room, fold, compile
-        self._made: dict[int, tuple[nn.Module, nn.Module]] = {}
+        self._made: dict[int, _StandIn] = {}
 
     def of(self, model: nn.Module, images: Float[Tensor, "n *shape"]) -> nn.Module:
         """What proposes for a model; the model itself where nothing is faster.
@@ -36,16 +40,43 @@ class StandIns:
             images: examples, of which the first few are looked at.
         """
         if id(model) not in self._made:
-            self._made[id(model)] = model, self._stand_in(model, images)
-        return self._made[id(model)][1]
+            copied = folded(model, images) if self._fold else model
+            quick = Padded(torch.compile(copied, dynamic=False), self._room) if self._compile else copied
+            self._made[id(model)] = _StandIn(model, copied, quick)
+        return self._made[id(model)].quick
+
+    def replaced(self, model: nn.Module) -> bool:
+        """Whether something else proposes for a model that `of` was asked about."""
+        return self._made[id(model)].quick is not model
+
+    def check(self, models: Iterable[nn.Module], points: Float[Tensor, "n *shape"]) -> None:
+        """Let models, and what stood in for them, both say what they think of some points.
+
+        Raises:
+            EstrangedError: where a folded copy does not say what its model says, but for rounding, or a compiled one
+                says something else altogether.
+        """
+        for each in (self._made[id(model)] for model in models if self.replaced(model)):
+            plain = decided(each.model, points)
+            if not (alike(plain, decided(each.copied, points)) and alike(plain, each.quick(points), _LOOSE)):
+                raise EstrangedError
+
+    def dismiss(self) -> None:
+        """No stand-ins from now on."""
+        self._fold = self._compile = False
+        self.forget()
 
     def forget(self) -> None:
         """Let go of all, and of their memory."""
         self._made.clear()
 
-    def _stand_in(self, model: nn.Module, images: Tensor) -> nn.Module:
-        found = folded(model, images) if self._fold else model
-        return Padded(torch.compile(found, dynamic=False), self._room) if self._compile else found
+
+class _StandIn(NamedTuple):
+    """A model, its folded copy or itself, and what proposes."""
+
+    model: nn.Module
+    copied: nn.Module
+    quick: nn.Module
 
 
 class Padded(nn.Module):

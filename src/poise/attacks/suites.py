@@ -13,7 +13,7 @@ from poise.attacks.search import Search
 from poise.attacks.square import Square
 from poise.core.misuse import Misuse, suggestion
 from poise.core.streams import Stream
-from poise.core.threat import Norm
+from poise.core.threat import NORMS, Norm
 
 Suite = Literal["autoattack", "autoattack-plus", "autoattack-rand", "apgd", "pgd", "fast"]
 
@@ -117,6 +117,12 @@ def adaptive(suite: tuple[Unit, ...], surrogates: Sequence[str]) -> tuple[Unit, 
             anew = replace(members[0].search, stream=members[0].search.stream.fold("through", name))
             further += [replace(unit, search=anew, through=name) for unit in members]
     return (*suite, *further)
+
+
+def longest(suite: Suite) -> int:
+    """Steps of the longest gradient attack of a suite, in any norm."""
+    searches = [unit.search for norm in NORMS for unit in units(suite, norm, MOST_TARGETS + 1, Stream.seeded(0))]
+    return max(search.steps for search in searches if isinstance(search, APGD | PGDSearch))
 
 
 def passes(suite: str) -> int:

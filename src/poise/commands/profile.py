@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from poise.attacks.suites import passes
+from poise.attacks.suites import longest, passes
 from poise.commands.opening import Source, Split, check_split, open_whole, placed, tell_reach
 from poise.commands.rehearsal.demand import EXAMINATION_UNKNOWN, examination_work
 from poise.commands.rehearsal.estimate import rehearsed
@@ -43,15 +43,6 @@ from poise.models import Classifier
 from poise.training import is_main
 
 _PROBES = 32
-_STEPS: dict[Suite, int] = {
-    "autoattack": 100,
-    "autoattack-plus": 100,
-    "autoattack-rand": 100,
-    "apgd": 100,
-    "pgd": 40,
-    "fast": 10,
-}
-"""Steps that the suites' gradient attacks take, which the convergence check doubles."""
 
 
 def profile(
@@ -179,7 +170,7 @@ def profile(
         return result
     result = _certified_as(result, earlier)
     if soundness:
-        again = inspect_profile(result, classifier, images, steps=_STEPS[suite], at_once=batch_size)
+        again = inspect_profile(result, classifier, images, steps=longest(suite), at_once=batch_size)
         result = replace(result, findings=overrule((*findings, *again), allow))
     write_profile(result, target)
     if not keep_adversarials:

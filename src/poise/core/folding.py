@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 
 import torch
@@ -16,16 +12,19 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from poise.core.modes import Precision, evaluating, exact, precision
+from poise.core.readers import mergeable, with_activation
 
 _SLACK = 1e-4
 """By how much a shadow's logits may be off on the sample, as a share of the largest."""
 _CLOSE = 10 * _SLACK
+_AUDIT = 128
+"""One in so many votes is cast by the model too."""
 SAMPLE = 2
 """Examples on which a shadow has to agree."""
-_WITH_ACTIVATION = "BatchNormAct2d"
-"""timm's layer: a batch norm, then its `drop` and its `act`."""
 
-_Watch = Callable[[str, nn.Module, tuple[Tensor, ...], Tensor], None]
+
+class EstrangedError(RuntimeError):
+    """A shadow that was found to be another function than its model."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class _Fold:
     def renew(self) -> None:
         """Weights anew."""
         first, second = self.convolution, self.norm
-        assert second.running_mean is not None  # noqa: S101 - `_foldable` wants norms that keep statistics
+        assert second.running_mean is not None  # noqa: S101 - `mergeable` wants norms that keep statistics
         assert second.running_var is not None  # noqa: S101
         weight, bias = fuse_conv_bn_weights(
             first.weight, first.bias, second.running_mean, second.running_var, second.eps, second.weight, second.bias
@@ -71,7 +70,7 @@ class Shadow:
     def of(cls, model: nn.Module, images: Float[Tensor, "n *shape"], kind: Precision = "fp32") -> Shadow | None:
         """The shadow of a model; None where nothing can be folded, the model forbids copies, or its copy disagrees.
 
-        Nothing is assumed about the model: what can be folded is found by watching one pass.
+        Nothing is assumed about the model: what can be folded is found by watching one pass (`core.readers`).
 
         Args:
             model: in any mode; afterwards as it was.
@@ -81,7 +80,7 @@ class Shadow:
         images = images[:SAMPLE]
         try:
             with evaluating(model):
-                pairs = _pairs(model, images)
+                pairs = mergeable(model, images)
             if not pairs:
                 return None
             shared: dict[int, object] = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
@@ -101,11 +100,11 @@ class Shadow:
 
     @torch.no_grad()
     def agrees(self, images: Float[Tensor, "n *shape"]) -> bool:
-        """Whether model and copy, in full precision, say the same of images, but for rounding."""
+        """Whether model and copy, in full precision, say the same of images and their negatives, but for rounding."""
         self.now()
+        images = torch.cat([images, 1 - images])
         with exact(images.device), evaluating(self._model):
-            ours, theirs = self._model(images), self._copied(images)
-        return bool((ours - theirs).abs().max() <= _SLACK * ours.abs().max())
+            return alike(self._model(images), self._copied(images))
 
 
 class _InPrecision(nn.Module):
@@ -119,6 +118,20 @@ class _InPrecision(nn.Module):
         with precision(self.kind, images.device):
             logits: Tensor = self.model(images)
         return logits
+
+
+def alike(ours: Float[Tensor, "n *shape"], theirs: Float[Tensor, "n *shape"], slack: float = _SLACK) -> bool:
+    """Whether two models say the same of some images, but for rounding. Waits for the device.
+
+    Where neither is finite, both say the same.
+
+    Args:
+        ours: logits of the one.
+        theirs: logits of the other.
+        slack: by how much they may differ, as a share of the largest.
+    """
+    off = torch.where(ours.isfinite() | theirs.isfinite(), (ours - theirs).abs(), 0.0)
+    return bool(off.max() <= slack * ours.nan_to_num(0.0, 0.0, 0.0).abs().max())
 
 
 def folded(model: nn.Module, images: Float[Tensor, "n *shape"]) -> nn.Module:
@@ -136,7 +149,8 @@ class Settled(nn.Module):
     """A model's shadow for those who count classes: close calls are settled by the model itself.
 
     Where the two highest logits of the shadow are nearer to each other than ten times what it may be off, logits are
-    the model's own. A look at which these are waits for the device.
+    the model's own. A few more images, one in 128 and at least one, are given to the model at every call, to see
+    whether both still say the same. A look at which these are waits for the device.
 
     Args:
         model: in eval mode.
@@ -148,12 +162,20 @@ class Settled(nn.Module):
         self.model, self.shadow = model, shadow
 
     def forward(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
-        """Logits whose highest is where the model's is."""
+        """Logits whose highest is where the model's is.
+
+        Raises:
+            EstrangedError: where model and shadow differ by more than rounding.
+        """
         logits: Tensor = self.shadow(images)
         first, second = logits.topk(2, dim=1).values.unbind(1)
-        close = ~(first - second > _CLOSE * logits.abs().amax(1))
-        rows = close.nonzero()[:, 0]
-        return logits.index_copy(0, rows, self.model(images[rows])) if len(rows) else logits
+        asked = ~(first - second > _CLOSE * logits.abs().amax(1))
+        asked[::_AUDIT] = True
+        rows = asked.nonzero()[:, 0]
+        own: Tensor = self.model(images[rows])
+        if not alike(own, logits[rows], _CLOSE / 2):
+            raise EstrangedError
+        return logits.index_copy(0, rows, own)
 
 
 def settled(model: nn.Module, images: Float[Tensor, "n *shape"]) -> nn.Module:
@@ -165,47 +187,6 @@ def settled(model: nn.Module, images: Float[Tensor, "n *shape"]) -> nn.Module:
     """
     shadow = Shadow.of(model, images)
     return model if shadow is None else Settled(model, shadow.now())
-
-
-def _pairs(model: nn.Module, images: Tensor) -> dict[str, str]:
-    """Names of convolutions, each with the batch norm that reads its output before anything has changed it."""
-    written: dict[int, tuple[str, Tensor, int]] = {}
-    calls: Counter[str] = Counter()
-    pairs: dict[str, str] = {}
-
-    def watch(name: str, module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
-        calls[name] += 1
-        if isinstance(module, nn.Conv2d):
-            written[id(made)] = name, made, made._version  # noqa: SLF001 - PyTorch's count of changes in place
-        elif id(given[0]) in written:
-            convolution, tensor, version = written[id(given[0])]
-            if tensor._version == version:  # noqa: SLF001
-                pairs[convolution] = name
-
-    with _watching(model, watch):
-        model(images)
-    return {first: second for first, second in pairs.items() if calls[first] == calls[second] == 1}
-
-
-@contextmanager
-def _watching(model: nn.Module, watch: _Watch) -> Iterator[None]:
-    """Tell of every call of a convolution or a batch norm that could be folded."""
-    hooks = [
-        module.register_forward_hook(partial(watch, name))
-        for name, module in model.named_modules()
-        if type(module) is nn.Conv2d or _foldable(module)
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _foldable(module: nn.Module) -> bool:
-    kind = type(module)
-    known = kind is nn.BatchNorm2d or (isinstance(module, nn.BatchNorm2d) and kind.__name__ == _WITH_ACTIVATION)
-    return known and bool(module.track_running_stats)
 
 
 def _folding(model: nn.Module, copied: nn.Module, convolution: str, norm: str) -> _Fold:
@@ -225,4 +206,4 @@ def _folding(model: nn.Module, copied: nn.Module, convolution: str, norm: str) -
 
 def _rest(norm: nn.Module) -> nn.Module:
     """What is left of a layer whose normalisation was taken over."""
-    return nn.Sequential(norm.drop, norm.act) if type(norm).__name__ == _WITH_ACTIVATION else nn.Identity()  # type: ignore[arg-type]
+    return nn.Sequential(norm.drop, norm.act) if with_activation(norm) else nn.Identity()  # type: ignore[arg-type]

@@ -26,21 +26,21 @@ def cross_entropy(logits: Logits, labels: Labels, smoothing: float = 0.0) -> Per
 
 
 def margin(logits: Logits, labels: Labels) -> PerExample:
-    """Logit of the label minus the highest other logit: positive exactly where the prediction is right."""
+    """Logit of the label minus the highest other logit: above 0 where the prediction is right, 0 at a tie."""
     right = logits.gather(1, labels[:, None])[:, 0]
     others = logits.scatter(1, labels[:, None], -torch.inf)
     return right - others.amax(dim=1)
 
 
 def misclassified(logits: Logits, labels: Labels) -> Bool[Tensor, " n"]:
-    """Which predictions are wrong; a row that holds NaN predicts nothing and counts as wrong."""
+    """Which predictions are wrong: a tie is won by the class that comes first, and a row that holds NaN is wrong."""
     return (logits.argmax(1) != labels) | logits.isnan().any(1)
 
 
 def dlr(logits: Logits, labels: Labels) -> PerExample:
     """Difference-of-logits ratio: minus the margin over the gap from first to third logit (Croce & Hein 2020, eq. 6).
 
-    Positive exactly where the prediction is wrong; unchanged when the logits are shifted or scaled.
+    Above 0 where the prediction is wrong, 0 at a tie; unchanged when the logits are shifted or scaled.
 
     Raises:
         ValueError: for fewer than three classes, where it is not defined.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -85,16 +86,39 @@ def precision(kind: Precision, device: torch.device) -> Iterator[None]:
 def exact(device: torch.device) -> Iterator[None]:
     """Forward passes in the precision that the weights have, whatever the caller allows: neither autocast nor TF32.
 
-    On NVIDIA GPUs since Ampere, PyTorch lets convolutions round their inputs to ten bits unless it is told not to.
+    On NVIDIA GPUs since Ampere, PyTorch lets convolutions round their inputs to ten bits unless it is told not to. That
+    is a setting of the whole process: where several threads are exact at once, the last to end gives it back.
     """
-    backends: Any = torch.backends
-    places = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
-    kept = [place.fp32_precision for place in places]
-    with torch.autocast(device.type, enabled=False):
-        for place in places:
-            place.fp32_precision = "ieee"
-        try:
-            yield
-        finally:
-            for place, found in zip(places, kept, strict=True):
-                place.fp32_precision = found
+    with torch.autocast(device.type, enabled=False), _IEEE:
+        yield
+
+
+class _Ieee:
+    """Full precision on NVIDIA GPUs for as long as one thread at least is inside."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._kept: list[str] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._kept = [place.fp32_precision for place in self._places()]
+                for place in self._places():
+                    place.fp32_precision = "ieee"
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                for place, found in zip(self._places(), self._kept, strict=True):
+                    place.fp32_precision = found
+
+    @staticmethod
+    def _places() -> tuple[Any, ...]:
+        backends: Any = torch.backends
+        return backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul
+
+
+_IEEE = _Ieee()

@@ -27,7 +27,9 @@ def length(vectors: Float[Tensor, "n *shape"], norm: Norm) -> Float[Tensor, " n"
     flat = vectors.flatten(1)
     if norm == "linf":
         return flat.abs().amax(1)  # on a CPU several times as fast as vector_norm
-    lengths: Tensor = torch.linalg.vector_norm(flat, ord={"l2": 2.0, "l1": 1.0}[norm], dim=1)
+    if norm == "l1":  # in float32 a sum over many pixels may round to beyond the tolerance of `inside`
+        return flat.abs().sum(1, dtype=torch.float64).to(flat.dtype)
+    lengths: Tensor = torch.linalg.vector_norm(flat, dim=1)
     return lengths
 
 

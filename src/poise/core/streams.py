@@ -90,7 +90,7 @@ class Stream:
         step: int | Int[Tensor, " n"] = 0,
         dtype: torch.dtype = torch.float32,
     ) -> Float[Tensor, "n *shape"]:
-        """Values uniform on [0, 1): multiples of 2^-53 in float64 and of 2^-24 in every other dtype.
+        """Values uniform on [0, 1): multiples of 2^-53 in float64 and of 2^-24 in float32, and others are rounded.
 
         Args:
             ids: integer keys of the examples.
@@ -101,7 +101,8 @@ class Stream:
         words = self.words(ids, math.prod(shape), step).view(-1, *shape)
         if dtype == torch.float64:
             return _shifted(words, 11).to(dtype) * 2.0**-53
-        return (_shifted(words, 40).to(torch.float32) * 2.0**-24).to(dtype)
+        values = _shifted(words, 40).to(torch.float32) * 2.0**-24
+        return values if dtype == torch.float32 else values.to(dtype).clamp(max=1 - torch.finfo(dtype).eps / 2)
 
     def normal(
         self,
@@ -112,9 +113,10 @@ class Stream:
         dtype: torch.dtype = torch.float32,
     ) -> Float[Tensor, "n *shape"]:
         """Standard normal values (Box-Muller). Arguments as for `uniform`."""
-        first = self.uniform(ids, shape, step=step, dtype=dtype)
-        second = self.fold("angle").uniform(ids, shape, step=step, dtype=dtype)
-        return torch.sqrt(-2 * torch.log1p(-first)) * torch.cos(2 * math.pi * second)
+        fine = torch.promote_types(dtype, torch.float32)
+        first = self.uniform(ids, shape, step=step, dtype=fine)
+        second = self.fold("angle").uniform(ids, shape, step=step, dtype=fine)
+        return (torch.sqrt(-2 * torch.log1p(-first)) * torch.cos(2 * math.pi * second)).to(dtype)
 
     def integers(
         self, ids: Int[Tensor, " n"], below: int, shape: tuple[int, ...] = (), *, step: int | Int[Tensor, " n"] = 0

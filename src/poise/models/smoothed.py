@@ -73,7 +73,8 @@ class Smoothed(nn.Module):
         """Logarithms of mean votes; where every copy voted, their softmax are the means themselves.
 
         A copy whose logits are no numbers votes for nobody, and an image for which no copy votes gets NaN.
-        Differentiable in the images for soft votes. Without gradients at most about 512 noisy copies are in memory.
+        Differentiable in the images for soft votes. Without gradients at most about 512 noisy copies are in memory, or
+        one of each image where there are more images.
         """
         return self.averaged(images, self.vote)
 

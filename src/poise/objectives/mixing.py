@@ -44,7 +44,7 @@ class Mixing(Objective):
         classes: weight of the mixture's cross-entropy.
         both: weight of their product.
         clean_weight: how much more a clean image counts than an attacked one.
-        steps: PGD steps in the mean, at least 1.
+        steps: PGD steps in the middle of the range, at least 1.
         push: largest share of an attack's loss that drives the gate, in [0, 1).
     """
 

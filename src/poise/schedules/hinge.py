@@ -13,9 +13,9 @@ class Hinge(Schedule):
     """Epsilon-Scheduling: clean until `start`, a linear ramp until `stop`, the target from there (arXiv 2509.23325).
 
     The paper counts epochs: T1 = 12 and T2 = 37 of 50, one pair for all its models and data sets. Here both are shares
-    of the training, so they carry over to any length. start = stop = 0 is `Fixed`; start = 0 alone is a linear
-    warm-up; start = stop > 0 switches at once, which the paper found unstable. A stop that lies beyond the start of the
-    last epoch means that start.
+    of the training, so they carry over to any length; the defaults round the paper's 0.24 and 0.74 to quarters. start =
+    stop = 0 is `Fixed`; start = 0 alone is a linear warm-up; start = stop > 0 switches at once, which the paper found
+    unstable. A stop that lies beyond the start of the last epoch means that start.
 
     Args:
         start: share of the training up to which epsilon is 0 (T1 / epochs), in [0, 1].

@@ -231,3 +231,23 @@ def test_a_folded_copy_changes_no_vote(monkeypatch):
     monkeypatch.setattr(room, "settled", lambda inner, _: inner)
     assert found == sampled(smoothing, batch, Sampling(samples=2000))
     assert any(each.radius > 0 for each in found)
+
+
+def test_a_copy_that_votes_otherwise_is_let_go_with_all_its_votes(monkeypatch):
+    smoothing = smooth(classifier(trained(SmallNetwork(10, 3)), (3, 8, 8), 10), sigma=0.1).network
+    batch = Batch(torch.rand(6, 3, 8, 8), torch.zeros(6, dtype=torch.long), torch.arange(6))
+    monkeypatch.setattr(room, "settled", lambda inner, _: inner)
+    expected = sampled(smoothing, batch, Sampling(samples=2000))
+    calls = []
+
+    class Sly(nn.Module):
+        """Says what the model says for a while, and then that all are of class 3."""
+
+        def forward(self, images):
+            calls.append(len(images))
+            logits = smoothing.inner(images)
+            return logits if len(calls) < 9 else 100 * nn.functional.one_hot(logits.argmax(1) * 0 + 3, 10).float()
+
+    monkeypatch.setattr(room, "settled", lambda inner, _: Settled(inner, Sly()))
+    assert sampled(smoothing, batch, Sampling(samples=2000)) == expected
+    assert len(calls) == 9

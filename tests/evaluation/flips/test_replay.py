@@ -41,6 +41,26 @@ def test_old_adversarial_images_that_fool_the_new_model_are_measured_and_overloo
     assert found.overlooked == ("image/0",)
 
 
+def test_a_callers_autocast_changes_no_verdict():
+    """Brightness is a weighted sum, which bfloat16 rounds to the other side of a half."""
+
+    class Weighted(_Bright):
+        def __init__(self):
+            super().__init__()
+            self.sum = nn.Linear(4, 1, bias=False)
+            nn.init.constant_(self.sum.weight, 0.25)
+
+        def forward(self, images):
+            return super().forward(self.sum(images.flatten(1)))
+
+    images, profile = _images(0.4, 0.4), settled([4, 4], labels=[0, 0])
+    classifier = Classifier(Weighted(), _classifier().blueprint)
+    moved = torch.tensor([0.5004, 0.5008])[:, None, None, None].expand(2, 1, 2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert classifier(moved).argmax(1).tolist() != [1, 1]
+        assert replay(classifier, profile, images, images.ids, moved).fooled.tolist() == [True, True]
+
+
 @pytest.mark.parametrize(
     ("ids", "images", "line"),
     [

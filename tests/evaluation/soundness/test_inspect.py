@@ -52,9 +52,9 @@ def test_a_robust_figure_from_hidden_gradients_is_held_back():
     images, hidden = digits(48), Around(after=lambda logits: 1e4 * logits)
     made = examined(hidden, images, 0.2).profile
     findings = (*inspect_model(hidden, batch(images), THREAT, STREAM), *inspect_profile(made, hidden, images, steps=10))
-    assert {finding.check for finding in blocked(findings)} >= {"zero-gradients", "vanishing"}
+    assert {finding.check for finding in blocked(findings)} >= {"zero-gradients", "vanishing", "convergence"}
     warned = {finding.check for finding in findings if finding.status == "warn"}
-    assert warned == {"convergence", "planted"}
+    assert warned == {"planted"}
 
 
 def test_nothing_is_left_behind():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from poise.commands.mixing.sweep import held_out
+from poise.commands.mixing.sweep import ALPHA_STEPS, MARGIN_STEPS, held_out
 from poise.commands.opening import placed
 from poise.commands.rehearsal.demand import examination_work, passes_work, training_works
 from poise.commands.rehearsal.estimate import Work
@@ -35,10 +35,10 @@ KEEPS = (0.9, 0.95, 0.97, 0.985, 0.995)
 """Shares of robust predictions that calibration is to keep; each gives an alpha."""
 _KEEP = 0.985
 """The one of them whose scale serves the other alphas, too; arXiv 2402.02263's."""
-_CALIBRATION = Passes(forward=2 * 51 + 3, backward=2 * 51)
-"""Of an image in `held_out`: two searches of 50 steps and a start, and three looks."""
-_ALPHAS_SEEN = Passes(forward=21 + 2, backward=21)
-"""Of an image in `alphas_of`: a search of 20 steps and a start, and two looks."""
+_CALIBRATION = Passes(forward=2 * (MARGIN_STEPS + 1) + 3, backward=2 * (MARGIN_STEPS + 1))
+"""Of an image in `held_out`: two searches and a start, and three looks."""
+_ALPHAS_SEEN = Passes(forward=ALPHA_STEPS + 1 + 2, backward=ALPHA_STEPS + 1)
+"""Of an image in `alphas_of`: a search and a start, and two looks."""
 _MEASURED = 256
 """Training images from which a gate takes the size of what it reads."""
 

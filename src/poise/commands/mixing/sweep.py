@@ -33,6 +33,10 @@ from poise.models import Classifier
 from poise.models.mixing import Blend, MixedClassifier
 from poise.models.mixing.calibration import HeldOut
 
+ALPHA_STEPS = 20
+"""Of the attack under which alphas are looked at (`alphas_of`)."""
+MARGIN_STEPS = 50
+"""Of each of the two attacks under which margins are looked at (`held_out`)."""
 _BATCH = 128
 _BINS = 20
 _DIGITS = 12
@@ -115,8 +119,8 @@ def clean_accuracies(mixed: MixedClassifier, blends: Sequence[Blend], images: Im
 
 
 def alphas_of(mixed: MixedClassifier, sweep: Sweep) -> Alphas:
-    """What a gate does on validation images, clean and under 20 steps of APGD on the whole mixture."""
-    search = APGD(norm=sweep.threat.norm, stream=Stream.seeded(sweep.seed).fold("alphas"), steps=20)
+    """What a gate does on validation images, clean and under APGD on the whole mixture."""
+    search = APGD(norm=sweep.threat.norm, stream=Stream.seeded(sweep.seed).fold("alphas"), steps=ALPHA_STEPS)
     counts = torch.zeros(2, _BINS)
     with evaluating(mixed):
         for batch in batches(sweep.images, batch_size=_BATCH, device=mixed.device):
@@ -143,8 +147,8 @@ def held_out(robust: Classifier, images: ImageSet, threat: Threat, seed: int) ->
         seed: decides the attack's random starts.
     """
     stream = Stream.seeded(seed).fold("calibration")
-    plain = APGD(norm=threat.norm, stream=stream, steps=50)
-    targeted = APGD(norm=threat.norm, stream=stream, steps=50, loss_kind="targeted-dlr")
+    plain = APGD(norm=threat.norm, stream=stream, steps=MARGIN_STEPS)
+    targeted = APGD(norm=threat.norm, stream=stream, steps=MARGIN_STEPS, loss_kind="targeted-dlr")
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     with evaluating(robust):
         for batch in batches(images, batch_size=_BATCH, device=robust.device):

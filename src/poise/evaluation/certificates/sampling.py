@@ -4,8 +4,9 @@ The class is chosen from some samples and bounded on others, as in Cohen, Rosenf
 shared: half for the lower bound of that class, half for the upper bounds of all others together; with two classes one
 bound says both. Looks at the samples, at which a radius may be granted, stand at counts fixed beforehand and share the
 error among them, so stopping at one is not a choice that the data can abuse. An example is given up as soon as the last
-look would grant it nothing even if all samples to come were votes for it: the verdict is then certain, and the same as
-without stopping.
+look would grant it nothing even if all samples to come were votes for it. For counted votes the verdict is certain
+then, and the same as without stopping; bounds of soft votes weigh their spread too, so that with few samples a small
+radius may be forgone.
 
 Noise belongs to the example and to the number of the sample, so results depend on neither batch size nor order.
 """
@@ -22,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from poise.core.batch import Batch
-from poise.core.folding import settled
+from poise.core.folding import EstrangedError, settled
 from poise.core.misuse import Misuse
 from poise.core.modes import evaluating
 from poise.core.streams import Stream
@@ -170,11 +171,17 @@ def sampled(smoothed: Smoothed, batch: Batch, sampling: Sampling, alpha: float =
     """
     if not len(batch):
         return []
-    root = Stream.seeded(sampling.seed).fold("certificate")
     with evaluating(smoothed):
-        booth = _Booth.of(smoothed, batch, sampling.batch_size)
-        chosen = booth.votes(batch, root.fold("selection"), 0, sampling.selection)
-        return list(_bounded(booth, batch, chosen[0].argmax(1), root.fold("bounds"), sampling, alpha))
+        try:
+            return _sampled(_Booth.of(smoothed, batch, sampling.batch_size), batch, sampling, alpha)
+        except EstrangedError:  # the same noise once more, and the classifier itself votes
+            return _sampled(_Booth(smoothed, smoothed.inner, sampling.batch_size), batch, sampling, alpha)
+
+
+def _sampled(booth: _Booth, batch: Batch, sampling: Sampling, alpha: float) -> list[Outcome]:
+    root = Stream.seeded(sampling.seed).fold("certificate")
+    chosen = booth.votes(batch, root.fold("selection"), 0, sampling.selection)
+    return list(_bounded(booth, batch, chosen[0].argmax(1), root.fold("bounds"), sampling, alpha))
 
 
 def _bounded(

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from poise.attacks.answers import decided
+from poise.attacks.suites import passes
 from poise.core.losses import misclassified
 from poise.core.misuse import Misuse
 from poise.core.modes import evaluating
@@ -90,7 +92,8 @@ def replay(
             part = slice(first, first + batch_size)
             moved = adversarials[part].to(classifier.device, classifier.dtype)
             clean = images.images(rows[part]).to(moved)
-            fooled.append(misclassified(classifier(moved), images.labels[rows[part]].to(classifier.device)).cpu())
+            said = decided(classifier, moved, passes(profile.header.suite))
+            fooled.append(misclassified(said, images.labels[rows[part]].to(classifier.device)).cpu())
             within.append(_smallest_ball(moved, clean, profile).cpu())
     wrong, ball = torch.cat(fooled).numpy(), torch.cat(within).numpy()
     overlooked = wrong & (ball <= profile.robust_to[verdicts.numpy()])

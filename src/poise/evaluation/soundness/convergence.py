@@ -9,6 +9,7 @@ from torch import Tensor
 from poise.attacks.apgd import LossKind
 from poise.core.batch import Batch
 from poise.core.losses import misclassified
+from poise.evaluation.curve import share
 from poise.evaluation.soundness.examined import Examined
 from poise.evaluation.soundness.finding import Finding
 from poise.evaluation.soundness.retrial import RetrialCheck
@@ -16,6 +17,8 @@ from poise.evaluation.soundness.verdicts import listed
 
 CONVERGED = 1
 """Examples that may still fall to twice the steps."""
+BLOCKED = 0.25
+"""Share of the robust examples of which, with confidence, fewer may fall: beyond it the figure says nothing."""
 
 
 class Convergence(RetrialCheck):
@@ -23,7 +26,8 @@ class Convergence(RetrialCheck):
 
     If doubling the steps changes the outcome, the attacks were stopped before they were done (Carlini et al. 2019; the
     incomplete optimisation of Pintor et al. 2022). Examples that held at the largest epsilon meet APGD on cross-entropy
-    and, if they still hold, on DLR, each from a new start and with twice the steps. If more than one falls, it warns.
+    and, if they still hold, on DLR, each from a new start and with twice the steps. If more than one falls, it warns;
+    where certainly more than a quarter fall, it blocks.
     Of a model whose output is random hundreds of points are tried for their luck; the one that was found must be wrong
     once more, by the mean over fresh passes.
 
@@ -46,9 +50,11 @@ class Convergence(RetrialCheck):
             fallen[left] = self._falls(given, batch.select(left), "dlr")
         late = np.zeros(len(given.profile), dtype=bool)
         late[rows[fallen.cpu().numpy()]] = True
+        count = int(late.sum())
+        void = share(count, len(rows)).low > BLOCKED
         return self.finding(
-            "warn" if late.sum() > CONVERGED else "pass",
-            f"{late.sum()} of {len(rows)} examples that held at {given.budget} fall to {2 * given.steps} steps"
+            "block" if void else "warn" if count > CONVERGED else "pass",
+            f"{count} of {len(rows)} examples that held at {given.budget} fall to {2 * given.steps} steps"
             + listed(given.profile.ids, late),
         )
 

@@ -15,6 +15,7 @@ from poise.core.misuse import Misuse, suggestion
 from poise.core.modes import steady
 from poise.objectives.congruent.distance import Distance, Squared
 from poise.objectives.objective import Objective, Step, Terms
+from poise.objectives.standard import full
 
 Statistics = Literal["kept", "moving"]
 
@@ -84,9 +85,9 @@ class Congruent(Objective):
             images: what all of them see.
         """
         with torch.no_grad():
-            references = {role: _full(step.references[role](images)) for role in self.roles}
+            references = {role: full(step.references[role](images)) for role in self.roles}
         with steady(step.model, self.statistics == "kept"):
-            return Views(step.batch.labels, _full(step.model(images)), references)
+            return Views(step.batch.labels, full(step.model(images)), references)
 
     def apart(self, views: Views, role: str) -> PerExample:
         """The distance of the network in training from a reference, one number per example."""
@@ -96,8 +97,3 @@ class Congruent(Objective):
 def mean_where(values: PerExample, mask: Bool[Tensor, " n"]) -> Tensor:
     """The mean over the examples of a mask; 0, with a gradient of 0, where the mask is empty."""
     return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)
-
-
-def _full(logits: Logits) -> Logits:
-    """Logits in single precision at least."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -8,7 +8,6 @@ from poise.reporting.comparison.sentences import headline, summary
 from poise.reporting.markdown import plain
 
 _LISTED = 50
-_WORST = 5
 
 
 def comparison_markdown(comparison: Comparison) -> str:

@@ -17,8 +17,8 @@ from poise.evaluation.soundness.verdicts import listed
 
 CONVERGED = 1
 """Examples that may still fall to twice the steps."""
-BLOCKED = 0.25
-"""Share of the robust examples of which, with confidence, fewer may fall: beyond it the figure says nothing."""
+BLOCKED = 0.1
+"""By how much robust accuracy may certainly be too high."""
 
 
 class Convergence(RetrialCheck):
@@ -27,7 +27,7 @@ class Convergence(RetrialCheck):
     If doubling the steps changes the outcome, the attacks were stopped before they were done (Carlini et al. 2019; the
     incomplete optimisation of Pintor et al. 2022). Examples that held at the largest epsilon meet APGD on cross-entropy
     and, if they still hold, on DLR, each from a new start and with twice the steps. If more than one falls, it warns;
-    where certainly more than a quarter fall, it blocks.
+    where robust accuracy is certainly too high by more than 10 points, it blocks.
     Of a model whose output is random hundreds of points are tried for their luck; the one that was found must be wrong
     once more, by the mean over fresh passes.
 
@@ -51,7 +51,7 @@ class Convergence(RetrialCheck):
         late = np.zeros(len(given.profile), dtype=bool)
         late[rows[fallen.cpu().numpy()]] = True
         count = int(late.sum())
-        void = share(count, len(rows)).low > BLOCKED
+        void = share(count, len(rows)).low * given.held().mean() > BLOCKED
         return self.finding(
             "block" if void else "warn" if count > CONVERGED else "pass",
             f"{count} of {len(rows)} examples that held at {given.budget} fall to {2 * given.steps} steps"

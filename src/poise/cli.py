@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
@@ -10,14 +11,15 @@ from typing import Any
 from poise.commands.verbs import VERBS, function_of
 from poise.core.misuse import Failure, Misuse, suggestion
 
-FAILED, REFUSED, INTERRUPTED = 1, 2, 130
-"""Exit codes beside 0: work that could not go on, a request that cannot be honoured, Ctrl-C."""
+FAILED, REFUSED, BROKEN, INTERRUPTED = 1, 2, 3, 130
+"""Exit codes beside 0: work that could not go on, a request that cannot be honoured, an error of poise, Ctrl-C."""
 
 EXIT_CODES = {
     0: "done; a gate passed",
-    FAILED: "work began and could not go on, or an error of poise itself; a gate failed",
+    FAILED: "work began and could not go on; a gate failed",
     REFUSED: "the request cannot be honoured, or a file not be read or written; a gate cannot be judged",
-    INTERRUPTED: "interrupted by Ctrl-C; a profile or a search goes on with the same command, a run with --resume",
+    BROKEN: "an error of poise itself, or of code that it was given, with its traceback",
+    INTERRUPTED: "interrupted by Ctrl-C; runs go on with --resume, everything else with the same command",
 }
 """What each exit code means."""
 
@@ -35,10 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _told(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", REFUSED)
     except KeyboardInterrupt:
         return _told(
-            "interrupted; a profile or a search goes on with the same command, a run with --config RUN/recipe.yaml "
-            "--resume",
+            "interrupted; finetune, update and mix go on with --config RUN/recipe.yaml --resume, everything else with "
+            "the same command",
             INTERRUPTED,
         )
+    except Exception:  # noqa: BLE001 - whatever it is, it must not look like a gate that failed
+        traceback.print_exc()
+        return BROKEN
 
 
 def _dispatch(words: list[str]) -> int:

@@ -150,3 +150,38 @@ def test_what_foreign_code_builds_is_not_smoothed_into_a_run_that_nothing_could_
     assert main([*words, "--samples", "200", "--limit", "5", "--out", str(tmp_path / "smoothed")]) == 2
     assert "nothing that is made of it can be kept" in capsys.readouterr().err
     assert not (tmp_path / "smoothed").exists()
+
+
+def test_a_certificate_is_replaced_only_where_that_is_asked_for(run, tmp_path, capsys):
+    words = ["certify", run.address, "--limit", "5", "--out", str(tmp_path / "p.parquet"), "--norm", "l2"]
+    assert main([*words, "--method", "local", "--largest", "0.01"]) == 0
+    kept = (tmp_path / "p.parquet").read_bytes()
+    assert main([*words, "--method", "lipschitz"]) == 2
+    assert "holds a certificate already (local, l2" in capsys.readouterr().err
+    assert (tmp_path / "p.parquet").read_bytes() == kept
+    assert main([*words, "--method", "lipschitz", "--overwrite"]) == 0
+    assert read_profile(tmp_path / "p.parquet").certificate.method == "lipschitz"
+
+
+def test_a_mixture_that_nothing_can_be_proven_of_is_told_so(run, tmp_path, capsys):
+    mixed = poise.mix(run.address, run.address, "digits", alpha=0.3, limit=200, out=tmp_path / "mixed")
+    capsys.readouterr()
+    assert main(["certify", mixed.address, "--limit", "5"]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "nothing is proven of any; only from alpha 1/2 on must a mixture follow its robust branch" in told
+    assert main(["report", str(mixed.path), "--out", str(tmp_path / "r.html")]) == 0
+    assert "Nothing is proven of mixed" in (tmp_path / "r.html").read_text()
+
+
+def test_a_smoothed_classifier_is_not_exported_and_its_own_resumption_is_named(run, tmp_path, capsys):
+    words = ["certify", run.address, "--sigma", "0.25", "--limit", "3", "--samples"]
+    assert main([*words, "100", "--out", str(tmp_path / "s")]) == 0
+    capsys.readouterr()
+    assert main(["export", f"run:{tmp_path / 's'}"]) == 2
+    assert "averages over random noise" in capsys.readouterr().err
+    assert not (tmp_path / "s" / "model.onnx").exists()
+    (tmp_path / "s" / "profile.parquet").unlink()
+    assert main([*words, "200", "--out", str(tmp_path / "s")]) == 2
+    told = capsys.readouterr().err
+    assert "was started with samples 100, not 200" in told
+    assert "--resume" not in told

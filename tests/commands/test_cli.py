@@ -143,3 +143,9 @@ def test_a_full_disk_is_one_line(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("poise.core.run_folder.RunFolder.create", full)
     code, told = _said(capsys, "finetune", "small", "--out", str(tmp_path / "x"))
     assert (code, told) == (2, "poise: No space left on device: runs/x")
+
+
+def test_an_error_of_poise_itself_does_not_look_like_a_gate_that_failed(monkeypatch, capsys):
+    monkeypatch.setattr("poise.cli.function_of", lambda name: lambda **options: {}["a bug"])
+    assert main(["doctor"]) == 3
+    assert "KeyError: 'a bug'" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -117,17 +118,25 @@ def test_profiles_that_do_not_match_are_refused_and_a_gate_says_so_to_machines(d
     assert 'errors="1"' in (desk / "out" / "junit.xml").read_text()
 
 
-def test_a_blocked_profile_passes_no_gate_unless_its_profile_says_that_somebody_overrode_it(desk, capsys):
-    _gate(desk, KEPT)
+def test_a_blocked_profile_passes_no_gate_unless_somebody_overrode_it_and_the_gate_accepts_that(desk, capsys):
     objection = Finding(check="zero-gradients", status="block", evidence="all vanish")
-    for overridden, code in ((False, 2), (True, 0)):
+    for overridden, accepted, code in (
+        (False, "[zero-gradients]", 2),
+        (True, "vanishing", 2),
+        (True, "zero-gradients", 0),
+    ):
+        _gate(desk, f"{KEPT}\noverridden: {accepted}")
         found = replace(objection, overridden=overridden)
         new = checked(settled(NEW, labels=LABELS), found)
         write_profile(new, desk / "new.parquet")
         write_profile_csv(new, desk / "new.csv")
         for name in ("new.parquet", "new.csv"):
             assert main(["compare", "old.parquet", name, "--gate", "gate.yaml"]) == code
-            assert ("zero-gradients: all vanish" in capsys.readouterr().out) == (not overridden)
+            told = " ".join(capsys.readouterr().out.split())
+            assert ("zero-gradients: all vanish" in told) == (not overridden)
+            assert (
+                "Objections to the new profile were overridden when it was made: zero-gradients." in told
+            ) == overridden
 
 
 @pytest.mark.parametrize(
@@ -326,3 +335,48 @@ def test_what_the_new_profile_overlooked_is_said(desk):
     assert said[0].startswith("Of 7 images that break the old model, 100.0")
     assert "too kind: 7 of these images break it" in said[1]
     assert f"({', '.join(ids[:5])}, ...)" in said[1]
+
+
+def test_no_verdict_of_an_earlier_comparison_is_left(desk):
+    _gate(desk, KEPT)
+    words = ["compare", "old.parquet", "new.parquet", "--out", "c"]
+    assert main([*words, "--gate", "gate.yaml"]) == 0
+    assert (desk / "c" / "junit.xml").is_file()
+    assert main(words) == 0
+    assert not (desk / "c" / "junit.xml").exists()
+    assert main([*words, "--gate", "gate.yaml"]) == 0
+    assert main([*words, "--gate", "none.yaml"]) == 2
+    assert not (desk / "c" / "junit.xml").exists()
+
+
+def test_a_profile_that_the_replay_proves_wrong_is_not_judged(judged, tmp_path, monkeypatch, capsys):
+    (tmp_path / "gate.yaml").write_text(f"limits: [{KEPT.replace('20 %', '100 %')}]\nunchecked: allow\n")
+    old, new = (str(run.path) for run in judged)
+    words = ["compare", old, new, "--replay", "--gate", str(tmp_path / "gate.yaml")]
+    for overlooked, code in ((0, 0), (1, 2)):
+        monkeypatch.setattr(
+            "poise.commands.compare._replayed",
+            lambda pair, *_, count=overlooked: Replay(
+                ids=pair.old.ids[:1],
+                fooled=np.ones(1, dtype=bool),
+                within=np.ones(1, dtype=int),
+                overlooked=pair.old.ids[:count],
+            ),
+        )
+        assert main(words) == code
+        said = " ".join(capsys.readouterr().out.split())
+        assert ("cannot be judged" in said) == (code == 2)
+
+
+def test_a_run_whose_model_was_exchanged_is_not_judged_by_its_old_profile(judged, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(judged[1].path, run)
+    assert main(["compare", str(judged[0].path), str(run)]) == 0
+    for name in ("model.json", "model.safetensors"):
+        shutil.copy(judged[0].path / name, run / name)
+    capsys.readouterr()
+    for words in (["compare", str(judged[0].path), str(run)], ["report", str(run)], ["export", f"run:{run}"]):
+        assert main(words) == 2
+        assert "profile.parquet is about another model than the one in" in capsys.readouterr().err
+    assert not (run / "report.html").exists()
+    assert not (run / "model.onnx").exists()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from poise import Standard, Training, finetune, profile
+from poise import Standard, Training, certify, finetune, mix, profile
 from poise.cli import main
 from poise.data import open_data
 
@@ -72,3 +72,16 @@ def test_a_photo_prepared_as_file_and_card_say_gives_the_logits_of_the_run(tmp_p
     (of_the_photo,) = (mine == torch.from_numpy(prepared)).flatten(1).all(1).nonzero().flatten().tolist()
     served = run.classifier().eval()(mine[[of_the_photo]]).detach()
     torch.testing.assert_close(torch.from_numpy(found), served, atol=1e-4, rtol=0)
+
+
+def test_the_card_of_a_mixture_says_at_which_alpha_it_was_measured(run, tmp_path):
+    mixed = mix(run.address, run.address, "digits", alpha=0.75, limit=120, out=tmp_path / "mixed")
+    certify(mixed.address, limit=5, method="lipschitz")
+    assert main(["export", mixed.address, "--uses", "Sorting mail, never for medical use. # 1"]) == 0
+    card = (mixed.path / "model.md").read_text()
+    assert "- Sorting mail, never for medical use. \\# 1\n" in card
+    assert "with alpha 0.75: other alphas have other figures" in card
+    assert "The file takes alpha beside the images" in card
+    assert "proven" in card
+    assert "The suite fast is weak" not in card
+    assert "has not been attacked" in card

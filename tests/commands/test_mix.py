@@ -80,7 +80,9 @@ def test_a_constant_mixture_is_chosen_on_validation_images_and_profiled_like_any
     recipe = ["mix", "--config", str(tmp_path / "mixed" / "recipe.yaml"), "--resume"]
     assert main([*recipe, "--scale_robust", "2"]) == 2
     assert "was started with scale_robust 1.0, not 2.0" in capsys.readouterr().err
+    capsys.readouterr()
     assert main([*recipe, "--lose", "20", "--alphas", "1"]) == 0
+    assert "profile.parquet is about another model than the one in" in capsys.readouterr().err
     robust = load_model(branches[1].removeprefix("run:"))
     assert load_model(tmp_path / "mixed").alpha_low == 1
     assert (

@@ -291,3 +291,14 @@ def test_flip_figures_are_counts_over_all_images():
     }
     with pytest.raises(Misuse, match="the profiles are of different images"):
         flip_figures(old, profile([3, 3]))
+
+
+def test_an_update_that_flips_more_than_the_model_it_began_from_says_so(pair, tmp_path, capsys):
+    wild = poise.Training(epochs=1, batch_size=50, learning_rate=0.3)
+    run = _update(pair, tmp_path / "wild", grid=[], tolerance=0.99, training=wild)
+    new, taken = _table(run)
+    assert taken["union_flips"] > new["union_flips"] > 0
+    assert "no trial flips less than the new model as it is" in capsys.readouterr().err
+    with pytest.raises(Misuse, match=r"allows any loss; did you mean 0\.05\?"):
+        _update(pair, tmp_path / "none", tolerance=5.0)
+    assert not (tmp_path / "none").exists()

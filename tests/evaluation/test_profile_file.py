@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from poise.core.misuse import Misuse
-from poise.evaluation import Finding, Header, Profile, read_profile, write_profile
+from poise.core.run_folder import RunFolder
+from poise.evaluation import Finding, Header, Profile, profile_of, read_profile, write_profile
 from tests.evaluation.profiles import header, profile
 
 
@@ -80,3 +82,39 @@ def test_what_soundness_checks_found_travels_with_the_profile(tmp_path):
     )
     write_profile(replace(profile([0, 1]), findings=findings), tmp_path / "p.parquet")
     assert read_profile(tmp_path / "p.parquet").findings == findings
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "line"),
+    [
+        ("prediction", [1, 0, 1, 0], "the prediction contradicts the verdict on the clean image: 'image/1'"),
+        ("prediction", [0, 9, 0, 1], "a class is none of the classes: 'image/1'"),
+        ("robust_to", [-1, 99, 0, 1], "a verdict is not on the grid: 'image/1'"),
+        ("robust_to", [-1, 0, 2, 2], "an image withstands an epsilon beyond one that breaks it: 'image/2'"),
+        ("broken_from", [0, 1, 2, 4], "a verdict is not on the grid: 'image/3'"),
+        ("broken_from", [-5, 1, 2, 3], "a verdict is not on the grid: 'image/0'"),
+        ("broken_by", ["clean", "pgd", "pgd", "x"], "the attack that broke it contradicts the verdict: 'image/3'"),
+    ],
+)
+def test_rows_that_no_examination_writes_are_refused(tmp_path, column, values, line):
+    path = tmp_path / "p.parquet"
+    write_profile(profile([0, 1, 2, 3], (0.0, 0.1, 0.2), classes=("a", "b")), path)
+    table = pq.read_table(path)
+    read_profile(path)
+    place = table.column_names.index(column)
+    pq.write_table(table.set_column(place, column, pa.array(values, table[column].type)), path)
+    with pytest.raises(Misuse, match=f"p.parquet is damaged: {line}"):
+        read_profile(path)
+
+
+def test_a_profile_in_a_run_folder_is_of_the_model_in_it(tmp_path):
+    run = RunFolder(tmp_path)
+    assert profile_of(run) is None
+    made = profile([0, 1])
+    write_profile(made, run.profile)
+    assert profile_of(run).header == made.header
+    run.model.write_text(json.dumps({"digest": made.header.model}))
+    assert profile_of(run).header == made.header
+    run.model.write_text(json.dumps({"digest": "another"}))
+    with pytest.raises(Misuse, match="is about another model than the one in"):
+        profile_of(run)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from poise.commands.opening import Source, Split, check_split, open_whole, placed
+from poise.commands.opening import Source, check_split, open_whole, placed
 from poise.commands.profile import profile_path
 from poise.commands.recipe import refuse_changes, write_recipe
 from poise.commands.rehearsal.demand import certification_work
@@ -18,10 +19,20 @@ from poise.core.misuse import Misuse, suggestion
 from poise.core.processes import process_state
 from poise.core.run_folder import RunFolder
 from poise.core.threat import NORMS, Epsilon, Norm, Threat
-from poise.data import ImageSet, decoded
-from poise.evaluation import Examination, Method, Profile, certified_curve, examine, read_profile, write_profile
+from poise.data import ImageSet, Split, decoded
+from poise.evaluation import (
+    Certificate,
+    Examination,
+    Method,
+    Profile,
+    certified_curve,
+    examine,
+    read_profile,
+    write_profile,
+)
 from poise.evaluation.certificates.certification import Certification, default_method
 from poise.evaluation.certificates.certification import certify as proven
+from poise.evaluation.certificates.radii import needed_margin
 from poise.evaluation.certificates.sampling import Sampling
 from poise.evaluation.soundness.certified import certified
 from poise.models import Classifier, Vote, save_model, smooth
@@ -50,6 +61,7 @@ def certify(
     skip_unreadable: bool = False,
     batch_size: int | None = None,
     out: Path | str | None = None,
+    overwrite: bool = False,
     seed: int = 0,
 ) -> Profile:
     """Prove for every image how far it may be changed before the classifier could err, and keep the radii in a profile.
@@ -81,6 +93,7 @@ def certify(
         batch_size: noisy copies in one forward pass of smoothing, by default 1024; images at a time of the other
             methods, by default 32. It changes speed and memory, and not the radii.
         out: with --sigma the run folder to create, by default runs/smoothed; else the profile to write.
+        overwrite: replace the certificate that the profile holds already.
         seed: decides the noise.
 
     Returns:
@@ -111,6 +124,11 @@ def certify(
         folder = _place(options | {"data": source.data}, out)
         model, target = f"run:{folder.path.as_posix()}", folder.profile
     known = _known_profile(target, classifier, images, norm)
+    if known is not None and known.certificate is not None and not overwrite:
+        raise Misuse(
+            f"{target} holds a certificate already ({known.certificate}); replace it with --overwrite, or write the "
+            "new one elsewhere with --out"
+        )
     certification = Certification(
         method=method or default_method(classifier),
         norm=norm or "l2" if known is None else known.header.norm,
@@ -157,7 +175,8 @@ def _place(options: Mapping[str, object], out: Path | None) -> RunFolder:
     """Where the smoothed classifier's run stands, if its certification was interrupted, or will stand."""
     if out is not None and out.exists():
         folder = RunFolder.open(out)
-        refuse_changes(folder, options, ignored=("out", "batch_size"))
+        how = "go on with the options that it was started with, or choose another folder with --out"
+        refuse_changes(folder, options, ignored=("out", "batch_size", "overwrite"), how=how)
         if folder.profile.exists():
             raise Misuse(f"{out} is certified already; choose another folder with --out, or certify run:{out}")
         return folder
@@ -206,8 +225,17 @@ def _tell(result: Profile, target: Path) -> None:
         say(f"{target}: written, but no figure is shown: {finding.check}")
         return
     curve, certificate = certified_curve(result), result.certificate
+    if certificate is not None and not certificate.radii.any():
+        say(f"{target}: {len(result)} images, {certificate}: nothing is proven of any{_why(certificate)}")
+        return
     places = (0, len(curve.epsilons) // 2, -1)
     figures = ", ".join(
         f"{curve.accuracy[at].value:.1%} at {Epsilon(float(f'{curve.epsilons[at]:.3g}'))}" for at in places
     )
     say(f"{target}: {len(result)} images, {certificate}: certified accuracy {figures}")
+
+
+def _why(certificate: Certificate) -> str:
+    """Why nothing could be proven, where that is known."""
+    follows = needed_margin(certificate.facts.get("alpha", 1.0)) < math.inf
+    return "" if follows else "; only from alpha 1/2 on must a mixture follow its robust branch"

@@ -14,13 +14,15 @@ from poise.commands.telling.terminal import say
 from poise.core.files import write_text
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
-from poise.evaluation import Adversarials, Profile, read_adversarials, read_profile
+from poise.evaluation import Adversarials, Profile, profile_of, read_adversarials, read_profile
 from poise.evaluation.comparison import Comparison
 from poise.evaluation.flips import NoiseFloor, Pair, Replay, check_sound, join, noise_floors
 from poise.evaluation.gate import Gate, judge, read_gate, unjudged
 
 if TYPE_CHECKING:
     from poise.reporting.comparison.gallery import Picture
+
+_VERDICTS = "junit.xml"
 
 
 def compare(
@@ -61,11 +63,13 @@ def compare(
     """
     if gallery < 0:
         raise Misuse(f"gallery must be at least 0; got {gallery}")
+    if out is not None:
+        (Path(out) / _VERDICTS).unlink(missing_ok=True)  # whatever goes wrong now, no older verdict is left
     limits = None if gate is None else read_gate(Path(gate))
     comparison = _compared(old, new, [str(address) for address in noise or ()], limits)
     if replay and comparison.pair is not None:
         kept = _kept(old, comparison.pair.old)
-        comparison = dataclasses.replace(comparison, replayed=_replayed(comparison.pair, new, data, kept))
+        comparison = _refuted(dataclasses.replace(comparison, replayed=_replayed(comparison.pair, new, data, kept)))
     _show(comparison)
     if out is not None:
         _write(comparison, Path(out), _pictures(comparison, new, data, gallery))
@@ -77,9 +81,11 @@ def open_profile(address: str) -> Profile:
     """The profile that a file or a run folder holds.
 
     Raises:
-        Misuse: if there is none, or it cannot be read.
+        Misuse: if there is none, it cannot be read, or it is about another model than the run folder holds.
     """
-    return read_profile(profile_path(address))
+    path = profile_path(address)
+    folder = RunFolder(path.parent)
+    return (profile_of(folder) if path == folder.profile else None) or read_profile(path)
 
 
 def profile_path(address: str) -> Path:
@@ -124,6 +130,18 @@ def _compared(old: str, new: str, noise: Sequence[str], limits: Gate | None) -> 
         )
     judgement = None if limits is None else judge(limits, pair)
     return Comparison(old=names[0], new=names[1], pair=pair, noise=floors, judgement=judgement)
+
+
+def _refuted(comparison: Comparison) -> Comparison:
+    """The comparison, of which nothing can be judged where the replay has shown the new profile to be wrong."""
+    found, judgement = comparison.replayed, comparison.judgement
+    if found is None or not found.overlooked or judgement is None:
+        return comparison
+    reason = (
+        f"the new profile counts {len(found.overlooked)} images as robust that the old model's adversarial images "
+        "break: profile it with a stronger suite"
+    )
+    return dataclasses.replace(comparison, judgement=unjudged(judgement.gate, reason))
 
 
 def _floors(pair: Pair, again: list[Profile]) -> tuple[NoiseFloor, ...]:
@@ -173,7 +191,7 @@ def _write(comparison: Comparison, out: Path, pictures: Sequence[Picture]) -> No
     write_text(out / "flipped.csv", _flipped(comparison))
     write_comparison(comparison, out / "comparison.html", pictures)
     if comparison.judgement is not None:
-        write_text(out / "junit.xml", junit_xml(comparison.judgement, f"{comparison.old} → {comparison.new}"))
+        write_text(out / _VERDICTS, junit_xml(comparison.judgement, f"{comparison.old} → {comparison.new}"))
 
 
 def _flipped(comparison: Comparison) -> str:

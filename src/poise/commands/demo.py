@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
-from poise.commands.opening import Source, Split, check_split, open_whole, placed
+from poise.commands.opening import Source, check_split, open_whole, placed
 from poise.commands.page.exhibit import Exhibit
 from poise.commands.page.serving import Served, serve
 from poise.commands.page.uploads import Limits
@@ -15,7 +15,7 @@ from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
-from poise.data import ImageSet, sample
+from poise.data import ImageSet, Split, sample
 from poise.evaluation import Method
 from poise.evaluation.certificates.certification import Certification, default_method
 from poise.evaluation.certificates.sampling import Sampling

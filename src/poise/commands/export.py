@@ -14,7 +14,9 @@ from poise.core.files import write_text
 from poise.core.misuse import Misuse, suggestion
 from poise.core.run_folder import RunFolder
 from poise.data import sample
+from poise.models import Classifier
 from poise.models.exporting import ENDINGS, AlphaForm, Format, export_model
+from poise.models.mixing import MixedClassifier
 from poise.reporting import Subject, model_card, read_subject
 
 
@@ -72,16 +74,31 @@ def export(
     target = Path(out) if out else _default_path(model, format)
     if target.exists() and not overwrite:
         raise Misuse(f"{target} exists already; replace it with --overwrite, or write elsewhere with --out")
+    subject = _subject(model) if card else None
     found = sample(Source.of(recipe_of(model), data, image_size=image_size, limit=limit).open().validation, images)
     compared = found.images(torch.arange(len(found)))
     classifier = open_whole(model, found, weights=weights)
     agreement = export_model(classifier, target, compared.to(classifier.dtype), kind=format, opset=opset, alpha=alpha)
     say(f"{target}: {agreement}")
-    if card:
+    if subject is not None:
         place = target.with_suffix(".md")
-        write_text(place, model_card(_subject(model), uses or ()))
+        write_text(place, model_card(subject, uses or (), _about(classifier, alpha)))
         say(f"{place}: model card")
     return target
+
+
+def _about(classifier: Classifier, form: AlphaForm) -> list[str]:
+    """What a card says of a mixture: where its figures were measured, and what the file wants beside images."""
+    if not isinstance(classifier, MixedClassifier):
+        return []
+    low, high = classifier.alpha_low, classifier.alpha_high
+    if classifier.gate is None:
+        where, inputs = f"alpha {low:g}", "alpha"
+    else:
+        where, inputs = f"an alpha that a gate chooses between {low:g} and {high:g}", "alpha_low and alpha_high"
+    said = f"Mixes an accurate and a robust network, with {where}: other alphas have other figures"
+    beside = f"The file takes {inputs} beside the images, and was measured at the value above."
+    return [f"{said}, and smaller ones fewer proofs.", *([beside] if form == "input" else [])]
 
 
 def _subject(model: str) -> Subject:

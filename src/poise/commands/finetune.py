@@ -11,7 +11,7 @@ from typing import Any, get_args
 from poise.commands.fitting.diagnosis import attending, conclusion, plan_of, setting_of, standard_accuracy
 from poise.commands.fitting.fit import begun, fit, seconds
 from poise.commands.fitting.validation import Judging, check_validation, validation, validation_works
-from poise.commands.opening import Source, Split, introduce, tell_reach, tell_repeats
+from poise.commands.opening import Source, introduce, tell_reach, tell_repeats
 from poise.commands.recipe import changes
 from poise.commands.rehearsal.demand import training_works
 from poise.commands.rehearsal.estimate import Work
@@ -20,7 +20,7 @@ from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
-from poise.data import Augmentation, ImageSet, Splits
+from poise.data import Augmentation, ImageSet, Split, Splits
 from poise.models import open_model
 from poise.objectives import Adversarial, Objective
 from poise.schedules import Hinge, Schedule

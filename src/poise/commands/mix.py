@@ -15,9 +15,10 @@ from poise.commands.opening import Source, open_whole, placed, tell_repeats
 from poise.commands.run import Run, recipe_of
 from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse, suggestion
+from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
 from poise.data import ImageSet
-from poise.evaluation import Estimate, Suite
+from poise.evaluation import Estimate, Suite, profile_of
 from poise.evaluation.frontier import Frontier, Point, choose, write_frontier
 from poise.models import Classifier, save_model
 from poise.models.mixing import Blend, MixedClassifier
@@ -137,8 +138,17 @@ def mix(
         blends = [chosen]
     final = mixed.blended(blends[0])
     save_model(final.cpu(), folder.path)
+    _tell_stale(folder)
     say(f"{folder.path}: {method} mixture, alpha {_range(final.alpha_low, final.alpha_high)}")
     return Run(folder)
+
+
+def _tell_stale(folder: RunFolder) -> None:
+    """Say so where the run was profiled before another mixture was chosen in it."""
+    try:
+        profile_of(folder)
+    except Misuse as error:
+        say(str(error))
 
 
 def _tried(sweep: Sweep, mixed: MixedClassifier, blends: Sequence[Blend], lose: float) -> tuple[Frontier, Blend]:

@@ -6,16 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse, suggestion
 from poise.core.processes import process_state
 from poise.core.threat import Threat
-from poise.data import ImageSet, Splits, open_data, repeats
+from poise.data import ImageSet, Split, Splits, open_data, repeats
 from poise.models import Classifier, notes_of, open_model
-
-Split = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -122,8 +122,11 @@ def _holds_list(kind: Any) -> bool:
 
 
 def _bracketed(value: str) -> str:
-    """Values separated by commas, as a list of YAML."""
-    return value if value.startswith("[") else f"[{value}]"
+    """Values separated by commas, as a list of YAML; words with blanks between them are one value."""
+    if value.startswith("["):
+        return value
+    prose = any(" " in part.strip() for part in value.split(","))
+    return json.dumps([value], ensure_ascii=False) if prose else f"[{value}]"
 
 
 def _named(unnamed: list[str], verb: Verb) -> list[str]:

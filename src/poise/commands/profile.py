@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from poise.attacks.suites import longest, passes
-from poise.commands.opening import Source, Split, check_split, open_whole, placed, tell_reach
+from poise.commands.opening import Source, check_split, open_whole, placed, tell_reach
 from poise.commands.rehearsal.demand import EXAMINATION_UNKNOWN, examination_work
 from poise.commands.rehearsal.estimate import rehearsed
 from poise.commands.run import file_name, fresh_path, recipe_of, with_threat_of
@@ -19,7 +19,7 @@ from poise.core.modes import Precision
 from poise.core.run_folder import RunFolder
 from poise.core.streams import Stream
 from poise.core.threat import Epsilon, Threat
-from poise.data import ImageSet, batches, decoded
+from poise.data import ImageSet, Split, batches, decoded
 from poise.evaluation import (
     Examination,
     Finding,

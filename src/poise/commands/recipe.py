@@ -222,8 +222,16 @@ def changes(folder: RunFolder, options: Mapping[str, Any]) -> dict[str, tuple[An
     return {name: (kept.get(name), now.get(name)) for name in names if kept.get(name) != now.get(name)}
 
 
-def refuse_changes(folder: RunFolder, options: Mapping[str, Any], ignored: tuple[str, ...]) -> None:
+def refuse_changes(
+    folder: RunFolder, options: Mapping[str, Any], ignored: tuple[str, ...], how: str | None = None
+) -> None:
     """Refuse to resume a run with other options than it was started with.
+
+    Args:
+        folder: the run's.
+        options: what is asked for now.
+        ignored: names of options that may differ.
+        how: how to go on with it, as an imperative; by default from its recipe.
 
     Raises:
         Misuse: naming the first option that differs.
@@ -231,10 +239,8 @@ def refuse_changes(folder: RunFolder, options: Mapping[str, Any], ignored: tuple
     for name, both in changes(folder, options).items():
         if name not in ignored:
             part, then, now = _narrowed(name, *both)
-            raise Misuse(
-                f"{folder.path} was started with {part} {then}, not {now}; "
-                f"resume it with --config {folder.recipe} --resume"
-            )
+            how = how or f"resume it with --config {folder.recipe} --resume"
+            raise Misuse(f"{folder.path} was started with {part} {then}, not {now}; {how}")
 
 
 def _narrowed(name: str, then: Any, now: Any) -> tuple[str, Any, Any]:

@@ -107,6 +107,8 @@ def update(
         )
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise Misuse(f"tolerance must be a share of at least 0; got {tolerance}")
+    if tolerance >= 1:
+        raise Misuse(f"tolerance is a share, and {tolerance:g} allows any loss; did you mean {tolerance / 100:g}?")
     splits = source.open()
     pair = Pair(
         open_whole(old, splits.train, weights=old_weights, seed=seed),
@@ -193,6 +195,12 @@ def _settle(folder: RunFolder, new: Trial, trials: Sequence[Trial], tolerance: f
             f"no trial keeps clean and robust accuracy within {tolerance:.1%} of the new model's on the {images} "
             f"validation images; {best.name} is taken, which loses least: try fewer epochs or a smaller learning rate, "
             "or allow a loss with --tolerance"
+        )
+    if best.figures["union_flips"] >= new.figures["union_flips"] > 0:
+        say(
+            f"no trial flips less than the new model as it is: {best.name} loses {best.figures['union_flips']:.1%} of "
+            f"the {images} validation images, clean or robust, and new {new.figures['union_flips']:.1%}; release new "
+            "as it is, or try other weights (--grid), fewer epochs or another learning rate"
         )
     write_trials(folder, [new, *trials], best)
     print_trials([new, *trials], f"{images} validation images, suite fast, in %; * taken", best)

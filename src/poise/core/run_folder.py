@@ -31,6 +31,11 @@ class RunFolder:
         return self.path / "model.safetensors"
 
     @property
+    def model(self) -> Path:
+        """What the network is, as JSON, its digest among it."""
+        return self.path / "model.json"
+
+    @property
     def metrics(self) -> Path:
         """One JSON object a line: what each epoch measured."""
         return self.path / "metrics.jsonl"

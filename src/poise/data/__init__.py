@@ -11,7 +11,7 @@ from poise.data.lazy import Lazy
 from poise.data.loader import batches, batches_per_epoch
 from poise.data.memory import InMemory, decoded
 from poise.data.repeats import Repeats, repeats
-from poise.data.splits import Splits, sample, split
+from poise.data.splits import Split, Splits, sample, split
 
 __all__ = [
     "AUGMENTATIONS",
@@ -20,6 +20,7 @@ __all__ = [
     "InMemory",
     "Lazy",
     "Repeats",
+    "Split",
     "Splits",
     "augment",
     "batches",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -16,6 +16,9 @@ from poise.data.dataset import ImageSet
 from poise.data.memory import decoded
 
 _HASHES = 2**63
+
+
+Split = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)

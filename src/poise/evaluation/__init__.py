@@ -18,7 +18,7 @@ from poise.evaluation.kept import Kept
 from poise.evaluation.parts import Part
 from poise.evaluation.profile import Header, Profile
 from poise.evaluation.profile_csv import read_profile_csv, write_profile_csv
-from poise.evaluation.profile_file import check_profile_name, read_profile, write_profile
+from poise.evaluation.profile_file import check_profile_name, profile_of, read_profile, write_profile
 from poise.evaluation.soundness.catalogue import inspect_model, inspect_profile
 from poise.evaluation.soundness.finding import Finding, blocked
 
@@ -48,6 +48,7 @@ __all__ = [
     "inspect_profile",
     "join_adversarials",
     "join_profiles",
+    "profile_of",
     "read_adversarials",
     "read_profile",
     "read_profile_csv",

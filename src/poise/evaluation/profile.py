@@ -106,6 +106,25 @@ class Profile:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def contradiction(self) -> str:
+        """What no examination writes, in a sentence that names the first such row; "" where every row makes sense."""
+        points, classes = len(self.epsilons), len(self.header.classes) or np.inf
+        clean_wrong = self.broken_from == 0
+        broken = np.array([by != "" for by in self.broken_by], dtype=bool)
+        sayings = {
+            "a class is none of the classes": ~_between(self.labels, 0, classes - 1)
+            | ~_between(self.predictions, 0, classes - 1),
+            "a verdict is not on the grid": ~_between(self.robust_to, -1, points - 1)
+            | ~_between(self.broken_from, 0, points),
+            "an image withstands an epsilon beyond one that breaks it": self.robust_to >= self.broken_from,
+            "the prediction contradicts the verdict on the clean image": (
+                (clean_wrong != (self.predictions != self.labels)) & ~(clean_wrong & np.isnan(self.margins))
+            ),
+            "the attack that broke it contradicts the verdict": broken != (self.broken_from < points),
+        }
+        wrong = {saying: np.flatnonzero(rows) for saying, rows in sayings.items() if rows.any()}
+        return next((f"{saying}: {self.ids[rows[0]]!r}" for saying, rows in wrong.items()), "")
+
     @property
     def epsilons(self) -> tuple[float, ...]:
         """The grid."""
@@ -132,3 +151,7 @@ class Profile:
         The first column says whether the clean image is right.
         """
         return self.broken_from[:, None] > np.arange(len(self.epsilons))[None, :]
+
+
+def _between(values: Int[np.ndarray, " n"], low: float, high: float) -> Bool[np.ndarray, " n"]:
+    return (values >= low) & (values <= high)

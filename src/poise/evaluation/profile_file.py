@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from poise.core.files import written_whole
 from poise.core.misuse import Misuse
+from poise.core.run_folder import RunFolder
 from poise.evaluation.certificates.certificate import Certificate
 from poise.evaluation.kept import Kept
 from poise.evaluation.profile import Header, Profile
@@ -76,9 +77,33 @@ def read_profile(path: Path | str) -> Profile:
         raise Misuse(f"{path} cannot be read as a profile: {str(error).splitlines()[0]}") from error
     fields = _fields(path, table)
     try:
-        return _profile(table, fields)
+        found = _profile(table, fields)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Misuse(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    if wrong := found.contradiction():
+        raise Misuse(f"{path} is damaged: {wrong}")
+    return found
+
+
+def profile_of(run: RunFolder) -> Profile | None:
+    """The profile that a run folder holds; None where the run was not profiled.
+
+    Raises:
+        Misuse: as `read_profile`, and for a profile of another model than the one in the folder.
+    """
+    if not run.profile.is_file():
+        return None
+    found = read_profile(run.profile)
+    try:
+        digest = json.loads(run.model.read_text(encoding="utf-8"))["digest"]
+    except (OSError, ValueError, KeyError, TypeError):  # whoever opens the model says what is wrong with it
+        return found
+    if digest != found.header.model:
+        raise Misuse(
+            f"{run.profile} is about another model than the one in {run.path}: profile that anew, with poise profile "
+            f"run:{run.path.as_posix()} --overwrite"
+        )
+    return found
 
 
 def _fields(path: Path, table: pa.Table) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from poise.models.classifier import Classifier
 from poise.models.mixing import MixedClassifier
 from poise.models.mixing.adjustable import adjustable, settings
 from poise.models.operators import portable_operators
+from poise.models.smoothed import Smoothed
 
 Format = Literal["onnx", "torch"]
 
@@ -69,6 +70,11 @@ class _Form:
 
     @classmethod
     def of(cls, classifier: Classifier, alpha: AlphaForm) -> _Form:
+        if isinstance(classifier.network, Smoothed):
+            raise Misuse(
+                f"{classifier.blueprint.address} averages over random noise, which no file of another runtime holds; "
+                "export the network that it smooths, or run it with poise"
+            )
         if not isinstance(classifier, MixedClassifier):
             return cls(classifier, (), (((), classifier),))
         module = adjustable(classifier)  # refuses what cannot be exported in either form

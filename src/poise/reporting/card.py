@@ -10,6 +10,7 @@ from poise.core.threat import Epsilon
 from poise.evaluation import Profile, blocked, share
 from poise.reporting.markdown import fenced, markdown_table, plain
 from poise.reporting.origin import origin_facts
+from poise.reporting.sentences import proven
 from poise.reporting.subject import Subject
 from poise.reporting.summary import percent
 
@@ -19,7 +20,7 @@ _FLATTERING = {"pgd", "fast"}
 _FEWEST_OF_A_CLASS = 10
 
 
-def model_card(subject: Subject, uses: Iterable[str] = ()) -> str:
+def model_card(subject: Subject, uses: Iterable[str] = (), about: Iterable[str] = ()) -> str:
     """A model card in Markdown.
 
     Whatever it says about accuracy is arithmetic on the subject's profile; without one it says that nothing is known.
@@ -27,11 +28,12 @@ def model_card(subject: Subject, uses: Iterable[str] = ()) -> str:
     Args:
         subject: the model's run.
         uses: what the model is meant for, one sentence each; by default only what its classes say.
+        about: what else must be known to use it, one sentence each.
     """
     sections = {
-        "Intended use": _use(subject.profile, uses),
+        "Intended use": [*_use(subject.profile, uses), *(f"- {plain(each)}" for each in about)],
         "Threat model": _threat(subject.profile),
-        "Measured": [markdown_table([subject]).strip()],
+        "Measured": [markdown_table([subject]).strip(), *_proven(subject)],
         "Known limits": _limits(subject.profile),
         "Origin": _origin(subject),
     }
@@ -72,6 +74,11 @@ def _threat(profile: Profile | None) -> list[str]:
     ]
 
 
+def _proven(subject: Subject) -> list[str]:
+    said = proven(subject)
+    return [f"\n{plain(said)}"] if said else []
+
+
 def _limits(profile: Profile | None) -> list[str]:
     if profile is None:
         return []
@@ -82,7 +89,7 @@ def _limits(profile: Profile | None) -> list[str]:
         ),
         f"All figures are from {len(profile)} images of one source. On images from elsewhere they do not hold.",
     ]
-    if profile.header.suite in _FLATTERING:
+    if profile.header.suite in _FLATTERING and len(profile.epsilons) > 1:
         lines.append(f"The suite {profile.header.suite} is weak; figures flatter the model. Use autoattack.")
     if objections := blocked(profile.findings):
         names = ", ".join(finding.check for finding in objections)

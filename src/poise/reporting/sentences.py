@@ -28,21 +28,23 @@ def sentences_of(group: Group) -> list[str]:
         ("expected robustness", lambda row: row.expected),
     ]
     found = [(name, [(row.name, figure) for row in rows if (figure := of(row))]) for name, of in measures]
-    proven = [sentence for subject in group.subjects if (sentence := _proven(subject))]
+    certified = [sentence for subject in group.subjects if (sentence := proven(subject))]
     if len(rows) == 1:
         alone = f"{rows[0].name}: {listed([f'{name} {_figure(own[0][1])}' for name, own in found if own])}."
-        return [alone, *proven]
+        return [alone, *certified]
     lines = [_leader(name, figures) for name, figures in found if figures]
     if any(_close(figures) for _, figures in found if figures):
         lines.append("Where intervals overlap, these images do not tell the runs apart.")
-    return lines + proven
+    return lines + certified
 
 
-def _proven(subject: Subject) -> str:
+def proven(subject: Subject) -> str:
     """What is certified of a run, at the middle and the end of its certified curve; "" for nothing."""
     if subject.profile is None or subject.profile.certificate is None:
         return ""
     curve, certificate = certified_curve(subject.profile), subject.profile.certificate
+    if not certificate.radii.any():
+        return f"Nothing is proven of {subject.name} ({certificate})."
     places = sorted({len(curve.epsilons) // 2, len(curve.epsilons) - 1})
     said = [f"{_figure(curve.accuracy[at])} at {Epsilon(float(f'{curve.epsilons[at]:.3g}'))}" for at in places]
     return f"{subject.name} is proven right ({certificate}) on {listed(said)}."

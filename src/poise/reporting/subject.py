@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from poise.core.run_folder import RunFolder
-from poise.evaluation import Profile, read_profile
+from poise.evaluation import Profile, profile_of
 from poise.evaluation.frontier import Frontier, read_frontier
 
 
@@ -41,14 +41,14 @@ def read_subject(folder: Path, name: str | None = None) -> Subject:
         name: how the report calls it; by default the folder's own name.
 
     Raises:
-        Misuse: if there is no run folder, or its profile cannot be read.
+        Misuse: if there is no run folder, or its profile cannot be read or is about another model.
     """
     run = RunFolder.open(folder)
     history = run.history()
     measured = [seconds for row in history if (seconds := finite_number(row.get("seconds"))) is not None]
     return Subject(
         name=folder.resolve().name if name is None else name,
-        profile=read_profile(run.profile) if run.profile.is_file() else None,
+        profile=profile_of(run),
         history=history,
         recipe=run.recipe.read_text(encoding="utf-8"),
         seconds=math.fsum(measured) if measured else None,

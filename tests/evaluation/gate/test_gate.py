@@ -281,11 +281,11 @@ def test_a_gate_is_read_as_it_was_written(tmp_path):
         ("", "a gate is a mapping"),
         ("limit: []", "a gate has no 'limit'; did you mean 'limits'"),
         ("limits: [clean_flips]", "limit 1: a limit is a mapping"),
-        ("limits: [{at_most: 1}]", "limit 1: a limit names its figure"),
-        ("limits: [{figure: clean_flip, at_most: 1}]", "unknown figure 'clean_flip'; did you mean 'clean_flips'"),
+        ("limits: [{at_most: 100 %}]", "limit 1: a limit names its figure"),
+        ("limits: [{figure: clean_flip, at_most: 100 %}]", "unknown figure 'clean_flip'; did you mean 'clean_flips'"),
         ("limits: [{figure: clean_flips, at_mots: 1}]", "a limit has no 'at_mots'; did you mean 'at_most'"),
         ("limits: [{figure: clean_flips}]", "either at_most or at_least; got neither"),
-        ("limits: [{figure: clean_flips, at_most: 1, at_least: 0}]", "got at_most and at_least"),
+        ("limits: [{figure: clean_flips, at_most: 100 %, at_least: 0}]", "got at_most and at_least"),
         ("limits: [{figure: clean_flips, at_least: 1}]", "clean_flips is limited by at_most"),
         (
             "limits: [{figure: clean_flips, at_most: 2}]",
@@ -294,22 +294,49 @@ def test_a_gate_is_read_as_it_was_written(tmp_path):
         ("limits: [{figure: clean_flips, at_most: .nan}]", "lies between 0 and 1"),
         ("limits: [{figure: clean_flips, at_most: true}]", "at_most is a number such as"),
         ("limits: [{figure: clean_flips, at_most: one}]", "at_most is a number such as"),
-        ("limits: [{figure: clean_flips, at_most: 1, at: 8/255}]", "clean_flips has no epsilon"),
-        ("limits: [{figure: robust_flips, at_most: 1}]", "robust_flips needs the epsilon"),
-        ("limits: [{figure: robust_flips, at_most: 1, at: 8/25x}]", "limit 1: epsilon must be a number or a fraction"),
-        ("limits: [{figure: robust_flips, at_most: 1, at: [1]}]", "at is an epsilon"),
-        ("limits: [{figure: clean_flips, at_most: 1, by: bounds}]", "unknown by 'bounds'; did you mean 'bound'"),
-        ("limits: [{figure: clean_flips, at_most: 1, every_class: 1}]", "every_class is true or false"),
-        ("limits: [{figure: clean_flips, at_most: 1, every_class: true, class: a}]", "got both"),
-        ("limits: [{figure: clean_relative_flips, at_most: 1}]", "limit the estimate, with by: estimate"),
-        ("limits: [{figure: clean_flips, at_most: 1, at_most: 0}]", "'at_most' stands there twice"),
-        ("limits: [&a {figure: clean_flips, at_most: 1}, *a]", "'clean flips at most 100 %' stands there twice"),
-        ("limits: [{figure: clean_flips, at_most: 1}]\nconfidence: 95", "confidence must be at least 0.5 and below 1"),
-        ("limits: [{figure: clean_flips, at_most: 1}]\njoint: hulm", "unknown joint 'hulm'; did you mean 'holm'"),
-        ("limits: [{figure: clean_flips, at_most: 1}]\ngrid: commons", "unknown grid 'commons'; did you mean 'common'"),
-        ("limits: [{figure: clean_flips, at_most: 1}]\nunchecked: yes", "unknown unchecked True"),
-        ("limits: [{figure: clean_flips, at_most: 1, class: no}]", "class is a name, in quotes"),
-        ("limits: [{figure: clean_flips, at_most: 1}]\nsuites: [1]", "suites is a name such as autoattack, or a list"),
+        ("limits: [{figure: clean_flips, at_most: 100 %, at: 8/255}]", "clean_flips has no epsilon"),
+        ("limits: [{figure: robust_flips, at_most: 100 %}]", "robust_flips needs the epsilon"),
+        (
+            "limits: [{figure: robust_flips, at_most: 100 %, at: 8/25x}]",
+            "limit 1: epsilon must be a number or a fraction",
+        ),
+        ("limits: [{figure: robust_flips, at_most: 100 %, at: [1]}]", "at is an epsilon"),
+        ("limits: [{figure: clean_flips, at_most: 100 %, by: bounds}]", "unknown by 'bounds'; did you mean 'bound'"),
+        ("limits: [{figure: clean_flips, at_most: 100 %, every_class: 1}]", "every_class is true or false"),
+        ("limits: [{figure: clean_flips, at_most: 100 %, every_class: true, class: a}]", "got both"),
+        ("limits: [{figure: clean_relative_flips, at_most: 100 %}]", "limit the estimate, with by: estimate"),
+        ("limits: [{figure: clean_flips, at_most: 100 %, at_most: 0}]", "'at_most' stands there twice"),
+        ("limits: [&a {figure: clean_flips, at_most: 100 %}, *a]", "'clean flips at most 100 %' stands there twice"),
+        (
+            "limits: [{figure: clean_flips, at_most: 100 %}]\nconfidence: 95",
+            "confidence must be at least 0.5 and below 1",
+        ),
+        ("limits: [{figure: clean_flips, at_most: 100 %}]\njoint: hulm", "unknown joint 'hulm'; did you mean 'holm'"),
+        (
+            "limits: [{figure: clean_flips, at_most: 100 %}]\ngrid: commons",
+            "unknown grid 'commons'; did you mean 'common'",
+        ),
+        ("limits: [{figure: clean_flips, at_most: 100 %}]\nunchecked: yes", "unknown unchecked True"),
+        ("limits: [{figure: clean_flips, at_most: 100 %, class: no}]", "class is a name, in quotes"),
+        (
+            "limits: [{figure: clean_flips, at_most: 100 %}]\nsuites: [1]",
+            "suites is a name such as autoattack, or a list",
+        ),
+        ("limits: [{figure: clean_flips, at_most: 100 %}]\nsuites: AutoAttack", "did you mean 'autoattack'?"),
+        (
+            "limits: [{figure: clean_flips, at_most: 100 %}]\nsplits: [tests]",
+            "unknown split 'tests'; did you mean 'test'",
+        ),
+        ("limits: [{figure: clean_flips, at_most: 100 %}]\noverridden: [vanish]", "unknown check 'vanish'"),
+        ("limits: [{figure: clean_flips, at_most: 1}]", "nothing breaks at_most: 1; did you mean 1 %?"),
+        ("limits: [{figure: clean_accuracy_change, at_least: -1}]", "did you mean -1 %?"),
+        (
+            "limits: [{figure: [clean_flips], at_most: 2 %}]",
+            "figure is a name such as clean_flips; got ['clean_flips']",
+        ),
+        ("limits: [{figure: clean_flips, at_most: 1" + 400 * "0" + "}]", "got one of 401 digits"),
+        ("limits: " + 3000 * "[", "cannot be read as a gate"),
+        ("limits: [{figure: clean_flips, at_most: 2 %, class: ''}]", "class is a name; got an empty one"),
         ("limits: [", "cannot be read as a gate"),
         ("limits: !!python/object:os.system {}", "cannot be read as a gate"),
     ],
@@ -329,3 +356,29 @@ def test_a_missing_gate_is_refused_by_name(tmp_path):
     with pytest.raises(Misuse, match="there is no gate at"):
         read_gate(tmp_path / "gate.yaml")
     assert parse_gate({"limits": [{"figure": "clean_flips", "at_most": 0}]}).confidence == 0.95
+
+
+def _of_split(profile, split):
+    return replace(profile, header=replace(profile.header, split=split))
+
+
+@pytest.mark.parametrize(
+    ("split", "outcome"), [("test", "passed"), ("validation", "passed"), ("train", "cannot be judged")]
+)
+def test_training_images_decide_nothing_unless_the_gate_says_so(split, outcome):
+    pair = _join(OLD, _of_split(NEW, split))
+    limits = (Limit(figure="clean_flips", side="at_most", value=1.0),)
+    found = judge(Gate(limits=limits), pair)
+    assert found.outcome == outcome
+    if outcome != "passed":
+        assert (
+            found.verdicts[0].reason
+            == "the new profile is of train images; the gate judges by test or validation images"
+        )
+        assert judge(Gate(limits=limits, splits=("train", "test")), pair).outcome == "passed"
+    assert any(f"is of {split} images" in note for note in pair.notes) == (split != "test")
+
+
+def test_a_part_is_called_one():
+    part = replace(NEW, header=replace(NEW.header, whole=len(NEW) + 5))
+    assert f"The new profile is a part: {len(NEW)} of {len(NEW) + 5} images." in _join(OLD, part).notes

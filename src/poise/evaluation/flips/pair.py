@@ -196,6 +196,12 @@ def _notes(old: Profile, new: Profile) -> tuple[str, ...]:
         ]
         if unknown:
             notes.append(f"The {name} profile does not say which {' and '.join(unknown)} it was made with.")
+        if profile.header.split not in {"", "test"}:
+            notes.append(f"The {name} profile is of {profile.header.split} images, not of test images.")
+        if profile.partial:
+            notes.append(f"The {name} profile is a part: {len(profile)} of {profile.header.whole} images.")
+        if overridden := [found.check for found in profile.findings if found.overridden]:
+            notes.append(f"Objections to the {name} profile were overridden when it was made: {', '.join(overridden)}.")
         if not checked(profile):
             notes.append(f"No soundness check has looked at the {name} profile.")
         if profile.unsettled:

@@ -9,13 +9,17 @@ from typing import Any, get_args
 
 import yaml
 
+from poise.attacks.suites import SUITES
 from poise.core.misuse import Misuse, suggestion
 from poise.core.threat import Epsilon
 from poise.evaluation.gate.evidence import Side
 from poise.evaluation.gate.limit import EVERY, Gate, Limit
 
-_GATE = ("limits", "confidence", "joint", "grid", "unchecked", "suites")
+_LISTS = {"suites": "autoattack", "splits": "test", "overridden": "zero-gradients"}
+"""Fields that hold names, with an example of each."""
+_GATE = ("limits", "confidence", "joint", "grid", "unchecked", *_LISTS)
 _LIMIT = ("figure", *get_args(Side), "at", "class", "every_class", "by")
+_LONG = 300
 _PERCENT = re.compile(r"([+-]?\d+(?:\.\d*)?|[+-]?\.\d+)\s*%")
 
 
@@ -29,8 +33,8 @@ def read_gate(path: Path) -> Gate:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Strict)  # noqa: S506 - it is a safe loader
     except FileNotFoundError:
         raise Misuse(f"there is no gate at {path}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Misuse(f"{path} cannot be read as a gate: {' '.join(str(error).split())}") from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise Misuse(f"{path} cannot be read as a gate: {' '.join(str(error).split())[:_LONG]}") from error
     try:
         return parse_gate(tree)
     except Misuse as error:
@@ -52,8 +56,11 @@ def parse_gate(tree: Any) -> Gate:
         raise Misuse("a gate holds 'limits', a list of at least one, such as - {figure: clean_flips, at_most: 1 %}")
     if "confidence" in fields:
         fields["confidence"] = _number("confidence", fields["confidence"])
-    if "suites" in fields:
-        fields["suites"] = _names("suites", fields["suites"])
+    fields |= {name: _names(name, fields[name]) for name in _LISTS if name in fields}
+    for name in fields.get("suites", ()):
+        meant = {_bare(suite): suite for suite in SUITES}.get(_bare(name), name)
+        if meant != name:
+            raise Misuse(f"unknown suite {name!r}; did you mean {meant!r}?")
     return Gate(limits=tuple(_numbered(place, each) for place, each in enumerate(limits, 1)), **fields)
 
 
@@ -68,6 +75,8 @@ def _limit(tree: Any) -> Limit:
     fields = _mapping(tree, _LIMIT, "a limit")
     if "figure" not in fields:
         raise Misuse("a limit names its figure, such as figure: clean_flips")
+    if not isinstance(fields["figure"], str):
+        raise Misuse(f"figure is a name such as clean_flips; got {fields['figure']!r}")
     sides = [side for side in get_args(Side) if side in fields]
     if len(sides) != 1:
         raise Misuse(f"a limit says either at_most or at_least; got {' and '.join(sides) or 'neither'}")
@@ -76,12 +85,17 @@ def _limit(tree: Any) -> Limit:
         "side": sides[0],
         "value": _number(sides[0], fields[sides[0]]),
     }
+    if fields[sides[0]] == {"at_most": 1, "at_least": -1}[sides[0]]:
+        percent = f"{fields[sides[0]]:g} %"
+        raise Misuse(f"nothing breaks {sides[0]}: {fields[sides[0]]}; did you mean {percent}? (100 % is written so)")
     if "at" in fields:
         options["at"] = EVERY if fields["at"] == EVERY else _epsilon(fields["at"])
     if "class" in fields:
         if isinstance(fields["class"], bool) or not isinstance(fields["class"], int | str):
             raise Misuse(f"class is a name, in quotes where YAML means something else by it; got {fields['class']!r}")
         options["of"] = str(fields["class"])
+        if not options["of"]:
+            raise Misuse("class is a name; got an empty one")
     if "every_class" in fields:
         if not isinstance(fields["every_class"], bool):
             raise Misuse(f"every_class is true or false; got {fields['every_class']!r}")
@@ -101,8 +115,13 @@ def _mapping(tree: Any, known: tuple[str, ...], what: str) -> dict[str, Any]:
 def _names(name: str, value: Any) -> tuple[str, ...]:
     listed = [value] if isinstance(value, str) else value
     if not isinstance(listed, list) or not listed or not all(isinstance(each, str) and each for each in listed):
-        raise Misuse(f"{name} is a name such as autoattack, or a list of names; got {value!r}")
+        raise Misuse(f"{name} is a name such as {_LISTS[name]}, or a list of names; got {value!r}")
     return tuple(listed)
+
+
+def _bare(name: str) -> str:
+    """A name without what people spell in different ways."""
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 def _number(name: str, value: Any) -> float:
@@ -110,7 +129,10 @@ def _number(name: str, value: Any) -> float:
         return float(percent[1]) / 100
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Misuse(f"{name} is a number such as 0.005, or 0.5 %; got {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise Misuse(f"{name} is a number such as 0.005, or 0.5 %; got one of {len(str(value))} digits") from None
 
 
 def _epsilon(value: Any) -> Epsilon:

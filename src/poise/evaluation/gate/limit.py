@@ -7,8 +7,10 @@ from typing import Any, Literal, get_args
 
 from poise.core.misuse import Misuse, suggestion
 from poise.core.threat import Epsilon
+from poise.data import Split
 from poise.evaluation.gate.evidence import Side
 from poise.evaluation.gate.figures import FIGURES
+from poise.evaluation.soundness.catalogue import CHECKS
 
 By = Literal["bound", "estimate"]
 Joint = Literal["none", "bonferroni", "holm"]
@@ -97,9 +99,13 @@ class Gate:
             off or because they are of another tool: refuse (nothing can be judged) or allow.
         suites: names of the attack suites of which profiles must be, so that a weak one cannot pass for robust; empty
             for any.
+        splits: names of the splits of which profiles may be; what does not say is taken on trust. By default not of
+            training images, on which every figure flatters.
+        overridden: soundness checks whose objection was overridden when a profile was made, and that the gate accepts
+            so; of profiles with any other nothing can be judged.
 
     Raises:
-        Misuse: for no limits, a limit given twice, and a confidence outside [0.5, 1).
+        Misuse: for no limits, a limit given twice, a confidence outside [0.5, 1), and unknown splits and checks.
     """
 
     limits: tuple[Limit, ...]
@@ -108,6 +114,8 @@ class Gate:
     grid: Grid = "old"
     unchecked: Unchecked = "refuse"
     suites: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ("test", "validation")
+    overridden: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.limits:
@@ -120,6 +128,11 @@ class Gate:
         _check_choice("joint", self.joint, Joint)
         _check_choice("grid", self.grid, Grid)
         _check_choice("unchecked", self.unchecked, Unchecked)
+        for split in self.splits:
+            _check_choice("split", split, Split)
+        for check in self.overridden:
+            if check not in CHECKS:
+                raise Misuse(f"unknown check {check!r}; {suggestion(check, CHECKS)}")
 
     @property
     def promise(self) -> str:

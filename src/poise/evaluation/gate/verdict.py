@@ -77,10 +77,10 @@ def judge(gate: Gate, pair: Pair) -> Judgement:
     for every class, or at every epsilon, passes if each passes: the confidence needs no correction for their number,
     since to pass wrongly the one that is broken would have to pass too (Berger 1982). What the new profile shows beyond
     the old one's grid changes no figure; what it lacks of that may be what would have spoken against it. Nothing is
-    judged of profiles at which some soundness check has not looked, unless the gate allows that, and of profiles by
-    other attacks than the gate asks for.
+    judged of profiles at which some soundness check has not looked or whose objection somebody overrode, unless the
+    gate allows that, and of profiles by other attacks or of other splits than the gate asks for.
     """
-    if reason := _unchecked(gate, pair) or _too_weak(gate, pair):
+    if reason := _unchecked(gate, pair) or _overruled(gate, pair) or _too_weak(gate, pair) or _of_others(gate, pair):
         return unjudged(gate, reason)
     alpha = 1 - gate.confidence
     on_bounds = sum(limit.by == "bound" for limit in gate.limits)
@@ -116,6 +116,26 @@ def _unchecked(gate: Gate, pair: Pair) -> str:
     if not told or gate.unchecked == "allow":
         return ""
     return f"{'; '.join(told)} (poise profile runs all checks; unchecked: allow in the gate does without)"
+
+
+def _overruled(gate: Gate, pair: Pair) -> str:
+    """Which objections to which profile somebody overrode without the gate's leave; "" for none."""
+    told = []
+    for name, profile in (("old", pair.old), ("new", pair.new)):
+        names = [found.check for found in profile.findings if found.overridden and found.check not in gate.overridden]
+        if names:
+            told.append(f"objections to the {name} profile were overridden when it was made: {', '.join(names)}")
+    return f"{'; '.join(told)} (overridden: in the gate names those that it accepts)" if told else ""
+
+
+def _of_others(gate: Gate, pair: Pair) -> str:
+    """Which profile is of a split that the gate does not judge by; "" for neither."""
+    told = [
+        f"the {name} profile is of {profile.header.split} images"
+        for name, profile in (("old", pair.old), ("new", pair.new))
+        if profile.header.split and profile.header.split not in gate.splits
+    ]
+    return f"{' and '.join(told)}; the gate judges by {' or '.join(gate.splits)} images" if told else ""
 
 
 def _too_weak(gate: Gate, pair: Pair) -> str:

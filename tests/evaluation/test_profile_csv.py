@@ -101,6 +101,10 @@ def test_imported_profiles_can_be_compared_with_each_other_and_say_what_they_do_
         ("# norm: linf\n# norm: l2\n", "line 2: .*'norm' stands there twice"),
         ("# a remark\n", "line 1: a description reads"),
         ("# norm: linf\n# seed: x\n", "line 2: seed is a whole number"),
+        (
+            SHORT.replace("# norm: linf\n", "# norm: linf\n# whole: 1\n"),
+            "line 9: 4 examples, and '# whole: 1' says that there are no more",
+        ),
         ("# norm: linf\n# classes: cat, dog\n", "line 2: classes are a JSON list"),
         ("# norm: linf\n# findings: none\n", "line 2: findings are a JSON list as poise writes it; "),
         ("# norm: linf\n# findings: 3\n", "line 2: findings are a JSON list as poise writes it; "),

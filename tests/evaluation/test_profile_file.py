@@ -107,6 +107,12 @@ def test_rows_that_no_examination_writes_are_refused(tmp_path, column, values, l
         read_profile(path)
 
 
+def test_a_part_is_not_larger_than_the_whole():
+    made = profile([0, 1])
+    with pytest.raises(Misuse, match="a profile of 2 images says that there are 1 in all"):
+        replace(made, header=replace(made.header, whole=1))
+
+
 def test_a_profile_in_a_run_folder_is_of_the_model_in_it(tmp_path):
     run = RunFolder(tmp_path)
     assert profile_of(run) is None

@@ -114,6 +114,8 @@ def update(
         open_whole(old, splits.train, weights=old_weights, seed=seed),
         open_whole(new, splits.train, weights=new_weights, seed=seed),
     )
+    if pair.old.digest() == pair.new.digest():
+        say(f"{old} and {new} are one and the same model: there is nothing that the new one could lose")
     tasks = {
         name: Task(pair.new, splits.train, each, schedule, threat, training, augmentation, seed, pair.references(each))
         for name, each in tried.items()

@@ -79,7 +79,7 @@ class Profile:
         certificate: a proven radius for each example, in the header's norm; None where nothing was certified.
 
     Raises:
-        Misuse: for a certificate of other examples or in another norm.
+        Misuse: for more examples than the header speaks of, and a certificate of other examples or in another norm.
     """
 
     header: Header
@@ -95,6 +95,8 @@ class Profile:
     certificate: Certificate | None = None
 
     def __post_init__(self) -> None:
+        if self.header.whole is not None and len(self.ids) > self.header.whole:
+            raise Misuse(f"a profile of {len(self.ids)} images says that there are {self.header.whole} in all")
         if self.certificate is None:
             return
         if (len(self.certificate.radii), self.certificate.norm) != (len(self.ids), self.header.norm):

@@ -123,6 +123,8 @@ class _Source(CsvLines):
             found[rows[-1].identity] = self.line
         if not rows:
             raise self.wrong("there is no example below the header")
+        if described.get("whole", len(rows)) < len(rows):
+            raise self.wrong(f"{len(rows)} examples, and '# whole: {described['whole']}' says that there are no more")
         ids, labels, predictions, margins, robust_to, broken_from, broken_by = zip(*rows, strict=True)
         return Profile(
             header=_header(described, grid),

@@ -322,6 +322,7 @@ def test_a_gate_is_read_as_it_was_written(tmp_path):
             "limits: [{figure: clean_flips, at_most: 100 %}]\nsuites: [1]",
             "suites is a name such as autoattack, or a list",
         ),
+        ("limits: [{figure: clean_flips, at_most: 100 %}]\nconfidence: yes", "such as 0.95, or 95 %; got True"),
         ("limits: [{figure: clean_flips, at_most: 100 %}]\nsuites: AutoAttack", "did you mean 'autoattack'?"),
         (
             "limits: [{figure: clean_flips, at_most: 100 %}]\nsplits: [tests]",

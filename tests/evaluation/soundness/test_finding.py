@@ -48,6 +48,8 @@ def test_impossible_findings_are_refused():
         Finding(check="planted", status="blocked", evidence="")
     with pytest.raises(Misuse, match="planted has status warn; only what blocks can be overridden"):
         Finding(check="planted", status="warn", evidence="", overridden=True)
+    with pytest.raises(Misuse, match="everywhere is true or false in a finding; got 'false'"):
+        Finding.from_dict({"check": "planted", "status": "pass", "evidence": "", "everywhere": "false"})
     with pytest.raises(Misuse, match="not a finding of a soundness check"):
         Finding.from_dict({"check": "planted", "state": "pass"})
 

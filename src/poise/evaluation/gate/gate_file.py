@@ -55,7 +55,7 @@ def parse_gate(tree: Any) -> Gate:
     if not isinstance(limits, list) or not limits:
         raise Misuse("a gate holds 'limits', a list of at least one, such as - {figure: clean_flips, at_most: 1 %}")
     if "confidence" in fields:
-        fields["confidence"] = _number("confidence", fields["confidence"])
+        fields["confidence"] = _number("confidence", fields["confidence"], "0.95, or 95 %")
     fields |= {name: _names(name, fields[name]) for name in _LISTS if name in fields}
     for name in fields.get("suites", ()):
         meant = {_bare(suite): suite for suite in SUITES}.get(_bare(name), name)
@@ -83,24 +83,33 @@ def _limit(tree: Any) -> Limit:
     options: dict[str, Any] = {
         "figure": fields["figure"],
         "side": sides[0],
-        "value": _number(sides[0], fields[sides[0]]),
+        "value": _limiting(sides[0], fields[sides[0]]),
     }
-    if fields[sides[0]] == {"at_most": 1, "at_least": -1}[sides[0]]:
-        percent = f"{fields[sides[0]]:g} %"
-        raise Misuse(f"nothing breaks {sides[0]}: {fields[sides[0]]}; did you mean {percent}? (100 % is written so)")
     if "at" in fields:
         options["at"] = EVERY if fields["at"] == EVERY else _epsilon(fields["at"])
     if "class" in fields:
-        if isinstance(fields["class"], bool) or not isinstance(fields["class"], int | str):
-            raise Misuse(f"class is a name, in quotes where YAML means something else by it; got {fields['class']!r}")
-        options["of"] = str(fields["class"])
-        if not options["of"]:
-            raise Misuse("class is a name; got an empty one")
+        options["of"] = _class_name(fields["class"])
     if "every_class" in fields:
         if not isinstance(fields["every_class"], bool):
             raise Misuse(f"every_class is true or false; got {fields['every_class']!r}")
         options["every_class"] = fields["every_class"]
     return Limit(**options, **({"by": fields["by"]} if "by" in fields else {}))
+
+
+def _limiting(side: str, value: Any) -> float:
+    """The value of a limit, unless it is one that nothing breaks and that nobody writes on purpose."""
+    number = _number(side, value)
+    if value == {"at_most": 1, "at_least": -1}[side]:
+        raise Misuse(f"nothing breaks {side}: {value}; did you mean {value:g} %? (100 % is written so)")
+    return number
+
+
+def _class_name(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise Misuse(f"class is a name, in quotes where YAML means something else by it; got {value!r}")
+    if value == "":
+        raise Misuse("class is a name; got an empty one")
+    return str(value)
 
 
 def _mapping(tree: Any, known: tuple[str, ...], what: str) -> dict[str, Any]:
@@ -124,15 +133,15 @@ def _bare(name: str) -> str:
     return "".join(filter(str.isalnum, name.lower()))
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str, value: Any, example: str = "0.005, or 0.5 %") -> float:
     if isinstance(value, str) and (percent := _PERCENT.fullmatch(value.strip())):
         return float(percent[1]) / 100
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Misuse(f"{name} is a number such as 0.005, or 0.5 %; got {value!r}")
+        raise Misuse(f"{name} is a number such as {example}; got {value!r}")
     try:
         return float(value)
     except OverflowError:
-        raise Misuse(f"{name} is a number such as 0.005, or 0.5 %; got one of {len(str(value))} digits") from None
+        raise Misuse(f"{name} is a number such as {example}; got one of {len(str(value))} digits") from None
 
 
 def _epsilon(value: Any) -> Epsilon:

@@ -56,6 +56,9 @@ class Finding:
         Raises:
             Misuse: for anything else.
         """
+        for name in ("overridden", "everywhere"):
+            if not isinstance(fields.get(name, False), bool):
+                raise Misuse(f"{name} is true or false in a finding; got {fields[name]!r}")
         try:
             return cls(**fields)
         except TypeError as error:

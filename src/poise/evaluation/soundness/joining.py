@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from poise.evaluation.profile import Profile
@@ -38,11 +39,15 @@ def join_findings(parts: Sequence[Sequence[Finding]], joined: Profile) -> tuple[
     )
 
 
+_OF_PARTS = re.compile(r" \(on the worst of \d+ parts; \d+ \w+\)")
+"""What an earlier join said of its own parts."""
+
+
 def _worst(found: Sequence[Finding], parts: int) -> Finding:
     status = max((finding.status for finding in found), key=_ORDER.index)
     worst = [finding for finding in found if finding.status == status]
-    evidence = worst[0].evidence
-    if any(finding.evidence != evidence or finding.status != status for finding in found):
+    evidence = _OF_PARTS.sub("", worst[0].evidence)
+    if any(finding.evidence != worst[0].evidence or finding.status != status for finding in found):
         evidence = f"{evidence} (on the worst of {parts} parts; {len(worst)} {status})"
     if len(found) < parts:
         evidence = f"{evidence} (not checked on {parts - len(found)} of {parts} parts)"

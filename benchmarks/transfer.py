@@ -113,7 +113,7 @@ SCALES = {
             "cnn": Plan(
                 task=Task(train=640, validation=500, test=500),
                 training=Training(epochs=12, batch_size=32),
-                rates=(5e-4, 2e-3, 8e-3),
+                rates=(5e-4, 2e-3, 8e-3, 3.2e-2),
                 strict=100,
             ),
             "lite0": Plan(

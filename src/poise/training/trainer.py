@@ -19,11 +19,9 @@ from poise.core.modes import BATCH_NORM, evaluating, frozen
 from poise.core.progress import Watch, unwatched
 from poise.core.run_folder import RunFolder
 from poise.core.streams import Stream, global_seed
-from poise.data import ImageSet, InMemory, batches, batches_per_epoch, decoded
+from poise.data import ImageSet, InMemory, batches, decoded
 from poise.models import Classifier
 from poise.objectives import Step
-from poise.schedules import Memory, Moment
-from poise.schedules.schedule import progress_at, share_at
 from poise.training.checkpoint import (
     Position,
     load_checkpoint,
@@ -35,11 +33,13 @@ from poise.training.checkpoint import (
 from poise.training.divergence import Circumstances, Diverged, Tally, diagnosis
 from poise.training.gradients import Gradients, Tell
 from poise.training.journal import Journal
-from poise.training.optimisation import make_optimizer, rate_share, set_rates
+from poise.training.optimisation import make_optimizer, set_rates
 from poise.training.processes import Processes, agree, is_main, on_main
-from poise.training.sharding import gathered, own_part, sharded, shared_out
+from poise.training.sharding import own_part, sharded, shared_out
+from poise.training.showcase import Showcase
 from poise.training.surroundings import accelerated, plain, surrounded
 from poise.training.task import Noted, Task, Validate
+from poise.training.timetable import Timetable
 from poise.training.transfer.transfer import open_to, trainable
 
 _LOOK = 50
@@ -113,11 +113,18 @@ class _Loop:
         tell: Tell,
     ) -> None:
         self.task, self.folder, self.accelerator, self.names, self.tell = task, folder, accelerator, names, tell
-        options, self.given, self.device = task.options, given, accelerator.device
+        options, self.device = task.options, accelerator.device
         self.stream = Stream.seeded(task.seed).fold("training")
         self.images = _placed(task.images, self.device)
-        self.batches = batches_per_epoch(len(self.images), options.batch_size, training=True)
-        self.processes = Processes(sharded=given is not task.classifier)
+        self.timetable = Timetable(
+            schedule=task.schedule,
+            threat=task.threat,
+            options=options,
+            images=len(self.images),
+            stream=self.stream.fold("schedule"),
+        )
+        self.showcase = Showcase(network=task.classifier, given=given, device=self.device)
+        self.processes = Processes(sharded=self.showcase.sharded)
         open_to(task.classifier, names)
         self.sample = self.images.images(torch.arange(min(SAMPLE, len(self.images)))).to(self.device)
         self.shadow = self._shadow()
@@ -147,15 +154,14 @@ class _Loop:
                 self._check_shadow()
                 tally = self._epoch(watch)
                 noted(self._finish_epoch(tally, validate))
-            self._put(self.task.objective.weights(self.memory))
-            self._hand_over()
+            self.showcase.finish(self.task.objective.weights(self.memory))
         finally:
             self.optimizer.zero_grad(set_to_none=True)
 
     def _open_weights(self) -> None:
         """Let the weights move that the transfer trains in this epoch."""
         classifier, epoch = self.task.classifier, self.position.epoch
-        names = self.task.transfer.trained(classifier, self._progress(epoch, 0)) & self.names
+        names = self.task.transfer.trained(classifier, self.timetable.progress(epoch, 0)) & self.names
         before = {name for name, parameter in classifier.named_parameters() if parameter.requires_grad}
         self.resting = open_to(classifier, names)
         if self.task.options.batch_norm == "frozen":
@@ -189,25 +195,26 @@ class _Loop:
         tally = Tally(self.device, start.sums)
         every = self.task.options.checkpoint_every
         for number, batch in enumerate(self._batches(start), start.batch):
-            tally.add(self._step(batch, start.epoch, number), self._examples(number), number)
+            tally.add(self._step(batch, start.epoch, number), self.timetable.examples(number), number)
             spent = start.seconds + time.monotonic() - began
             self.position = replace(start, batch=number + 1, sums=None, seconds=spent)
-            due = every is not None and (start.epoch * self.batches + number + 1) % every == 0
+            due = every is not None and (start.epoch * self.timetable.batches + number + 1) % every == 0
             if due or (number + 1) % _LOOK == 0:
                 self._refuse_divergence(tally)
             if due:
                 self._checkpoint(tally.totals())
-            watch(self._progress(start.epoch, number + 1), {"epsilon": f"{self._epsilon(start.epoch, number):.4f}"})
+            done = self.timetable.progress(start.epoch, number + 1)
+            watch(done, {"epsilon": f"{self._epsilon(start.epoch, number):.4f}"})
         return tally
 
     def _step(self, batch: Batch, epoch: int, number: int) -> Mapping[str, torch.Tensor]:
         """One update of the weights."""
         options, place = self.task.options, self.stream.fold("step", epoch, number)
-        set_rates(self.optimizer, self._rate_share(epoch, number))
+        set_rates(self.optimizer, self.timetable.rate_share(epoch, number))
         self.task.classifier.train()
         for module in self.resting:
             module.eval()
-        share = share_at(self.task.schedule, replace(self._moment(epoch, number), ids=batch.ids))
+        share = self.timetable.share(epoch, number, self.position.schedule, batch.ids)
         step = Step(
             self.task.classifier,
             batch,
@@ -219,7 +226,8 @@ class _Loop:
             share if isinstance(share, float) else 1.0,
             shadow=self.shadow,
         )
-        means = self.gradients.fill(step, self._examples(number), place.fold("layers", self.processes.rank).key)
+        layers = place.fold("layers", self.processes.rank)
+        means = self.gradients.fill(step, self.timetable.examples(number), layers.key)
         if options.clip is not None:
             self.accelerator.clip_grad_norm_(self.task.classifier.parameters(), options.clip)
         self.optimizer.step()
@@ -229,23 +237,23 @@ class _Loop:
 
     def _finish_epoch(self, tally: Tally, validate: Validate | None) -> Mapping[str, float]:
         """Check, save, measure, note down, save: a bad epoch leaves the last good checkpoint, failed measuring this."""
-        epoch, last = self.position.epoch, self.batches - 1
+        epoch, last = self.position.epoch, self.timetable.batches - 1
         self._refuse_divergence(tally)
         if validate is not None:
             self._checkpoint(tally.totals())
-        seen = sum(self._examples(number) for number in range(self.batches))
+        seen = sum(self.timetable.examples(number) for number in range(last + 1))
         row: dict[str, float] = {
             "epoch": epoch,
             "epsilon": self._epsilon(epoch, last),
-            "learning_rate": self.task.options.learning_rate * self._rate_share(epoch, last),
+            "learning_rate": self.timetable.learning_rate(epoch, last),
             "seconds": self.position.seconds,
             **{f"train/{name}": total / seen for name, total in tally.totals().items()},
         }
-        remembered = self._remembered
+        remembered = self.timetable.remembered(self.position.schedule)
         if validate is not None:
-            with self._shown() as classifier:
+            with self.showcase.shown(self.task.objective.weights(self.memory)) as classifier:
                 figures = validate(classifier, row["epsilon"])
-            remembered = self._heard(figures)
+            remembered = self.timetable.heard(epoch, remembered, figures)
             row |= {f"validation/{name}": value for name, value in figures.items()}
         self.journal.write(row)
         self.position = Position(epoch + 1, task=self.position.task, schedule=dict(remembered))
@@ -262,34 +270,6 @@ class _Loop:
             save_checkpoint(self.folder.checkpoints, tensors, position)
         self.accelerator.wait_for_everyone()
 
-    @contextmanager
-    def _shown(self) -> Iterator[Classifier]:
-        """The plain model with the weights that the objective wants shown; afterwards as it is in training."""
-        found, shown = self.task.classifier.state_dict(), self.task.objective.weights(self.memory)
-        kept = {name: found[name].clone() for name in shown}
-        self._put(shown)
-        self._hand_over()
-        try:
-            with plain(self.given):
-                yield self.given
-        finally:
-            self._put(kept)
-            if self.processes.sharded:
-                self.given.cpu()
-
-    def _put(self, weights: Mapping[str, torch.Tensor]) -> None:
-        found = self.task.classifier.state_dict()
-        for name, value in weights.items():
-            found[name].copy_(value)
-
-    def _hand_over(self) -> None:
-        """Give whoever asked for the training its classifier, whole."""
-        if self.processes.sharded:
-            self.given.to(self.device)
-            place = self.given.state_dict()
-            for name, tensor in gathered(self.task.classifier.state_dict()):
-                place[name].copy_(tensor)
-
     def _refuse_divergence(self, tally: Tally) -> None:
         """Stop before a state that is no number replaces the last good one."""
         broken = tally.broken()
@@ -301,7 +281,7 @@ class _Loop:
             epoch=epoch,
             batch=number,
             epsilon=self._epsilon(epoch, number),
-            learning_rate=self.task.options.learning_rate * self._rate_share(epoch, number),
+            learning_rate=self.timetable.learning_rate(epoch, number),
             terms=broken,
             checkpoint=str(newest) if newest else None,
         )
@@ -332,46 +312,8 @@ class _Loop:
             return found
         return (replace(batch, images=batch.images.to(memory_format=torch.channels_last)) for batch in found)
 
-    def _examples(self, number: int) -> int:
-        """Examples of a batch, over all processes."""
-        return min(self.task.options.batch_size, len(self.images) - number * self.task.options.batch_size)
-
-    def _progress(self, epoch: int, number: int) -> float:
-        return progress_at(epoch, number, epochs=self.task.options.epochs, batches=self.batches)
-
-    def _rate_share(self, epoch: int, number: int) -> float:
-        """The learning rate of a step as a share of its peak."""
-        total = self.batches * self.task.options.epochs
-        return rate_share(epoch * self.batches + number, total, self.task.options.warmup)
-
     def _epsilon(self, epoch: int, number: int) -> float:
-        """The budget of a step; where examples have their own, its mean."""
-        return float(self.task.threat.epsilon) * self.task.schedule.mean(self._moment(epoch, number))
-
-    def _moment(self, epoch: int, number: int) -> Moment:
-        """Where a step stands, to the schedule: at itself, or at the start of its epoch."""
-        return Moment.of(
-            self.task.schedule.every,
-            epoch,
-            number,
-            epochs=self.task.options.epochs,
-            batches=self.batches,
-            stream=self.stream.fold("schedule"),
-            memory=self._remembered,
-        )
-
-    @property
-    def _remembered(self) -> Memory:
-        """What the schedule remembers."""
-        found = self.position.schedule
-        return self.task.schedule.begin() if found is None else found
-
-    def _heard(self, figures: Mapping[str, float]) -> Memory:
-        """What the schedule remembers once it has heard of the epoch in progress."""
-        schedule = self.task.schedule
-        if missing := [name for name in schedule.hears if name not in figures]:
-            raise Misuse(f"the schedule {type(schedule).__name__} needs {', '.join(missing)} of the validation")
-        return schedule.heard(self._moment(self.position.epoch + 1, 0), figures)
+        return self.timetable.epsilon(epoch, number, self.position.schedule)
 
 
 def goes_on(task: Task, checkpoint: Path) -> bool:

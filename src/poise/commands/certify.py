@@ -10,7 +10,7 @@ from typing import Any
 
 from poise.commands.opening import Source, check_split, open_whole, placed
 from poise.commands.profile import profile_path
-from poise.commands.recipe import refuse_changes, write_recipe
+from poise.commands.recipe import options_among, refuse_changes, write_recipe
 from poise.commands.rehearsal.demand import certification_work
 from poise.commands.rehearsal.estimate import rehearsed
 from poise.commands.run import fresh_path, recipe_of
@@ -105,7 +105,7 @@ def certify(
     out = None if out is None else Path(out)
     _check(split, norm, sigma, method, vote)
     vote = vote or "hard"
-    options = dict(locals())
+    options = options_among(locals(), certify)
     target = out or profile_path(model)
     if sigma is None and target.suffix != ".parquet":
         raise Misuse(f"a certificate is kept in a profile that ends in .parquet; got {target}")

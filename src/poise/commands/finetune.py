@@ -12,7 +12,7 @@ from poise.commands.fitting.diagnosis import attending, conclusion, plan_of, set
 from poise.commands.fitting.fit import begun, fit, seconds
 from poise.commands.fitting.validation import Judging, check_validation, validation, validation_works
 from poise.commands.opening import Source, introduce, tell_reach, tell_repeats
-from poise.commands.recipe import changes
+from poise.commands.recipe import changes, options_among
 from poise.commands.rehearsal.demand import training_works
 from poise.commands.rehearsal.estimate import Work
 from poise.commands.run import Run
@@ -95,7 +95,7 @@ def finetune(
         Misuse: for anything that cannot be done, before any work.
     """
     out = None if out is None else Path(out)
-    options = {name: value for name, value in locals().items() if name != "resume"}
+    options = options_among(locals(), finetune, but=("resume",))
     return fine_tuned(prepared(options), resume=resume)
 
 

@@ -12,6 +12,7 @@ from poise.commands.fitting.fit import begun, trained
 from poise.commands.mixing.mixtures import ALPHAS, Method, Mixtures, capped
 from poise.commands.mixing.sweep import Sweep, alphas_of
 from poise.commands.opening import Source, open_whole, placed, tell_repeats
+from poise.commands.recipe import options_among
 from poise.commands.run import Run, recipe_of
 from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse, suggestion
@@ -100,7 +101,7 @@ def mix(
     parent = recipe_of(robust)
     source = Source.of(parent, data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
     threat = threat or Threat(**parent.get("threat", {}))
-    options = {name: value for name, value in locals().items() if name not in {"resume", "parent", "source"}}
+    options = options_among(locals(), mix, but=("resume",))
     options |= asdict(source)
     _refuse_nonsense(method, objective, lose, validate_on, [*(alphas or ()), *(() if alpha is None else (alpha,))])
     if calibrate and method == "nonlinear":

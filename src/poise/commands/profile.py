@@ -8,6 +8,7 @@ from pathlib import Path
 
 from poise.attacks.suites import longest, passes
 from poise.commands.opening import Source, check_split, open_whole, placed, tell_reach
+from poise.commands.recipe import options_among
 from poise.commands.rehearsal.demand import EXAMINATION_UNKNOWN, examination_work
 from poise.commands.rehearsal.estimate import rehearsed
 from poise.commands.run import file_name, fresh_path, recipe_of, with_threat_of
@@ -114,7 +115,7 @@ def profile(
     Raises:
         Misuse: for anything that cannot be done, before any work.
     """
-    options = dict(locals())
+    options = options_among(locals(), profile)
     if allow and not soundness:
         raise Misuse(f"--allow overrides soundness checks, and none run with --soundness false; got {', '.join(allow)}")
     allow = [*(allow or ()), *(["randomised-output"] if passes(suite) > 1 else [])]

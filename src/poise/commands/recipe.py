@@ -10,9 +10,10 @@ A class of the user's own stands there by its import path in place of the name: 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,17 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise Misuse(f"{path} is no recipe: it must hold options, one a line, such as 'data: digits'")
     return tree
+
+
+def options_among(scope: Mapping[str, Any], verb: Callable[..., Any], *, but: Collection[str] = ()) -> dict[str, Any]:
+    """The options of a verb as its function has them, from its `locals()`: what its signature names, and nothing else.
+
+    Args:
+        scope: names and values.
+        verb: the function.
+        but: options to leave out.
+    """
+    return {name: scope[name] for name in signature(verb).parameters if name not in but}
 
 
 def changes(folder: RunFolder, options: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

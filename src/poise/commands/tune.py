@@ -14,7 +14,7 @@ from poise.commands.finetune import fine_tuned, prepared
 from poise.commands.fitting.validation import Judging, validation
 from poise.commands.found_again import folder_of, marked
 from poise.commands.parsing import options_of
-from poise.commands.recipe import plain, read_recipe, recipe_text
+from poise.commands.recipe import options_among, plain, read_recipe, recipe_text
 from poise.commands.rehearsal.demand import EXAMINATION_UNKNOWN, TRAINING_UNKNOWN
 from poise.commands.rehearsal.estimate import Work, rehearsal_of, rehearsed
 from poise.commands.searching.goals import Bound, figure_points, figures_of, read_bound
@@ -91,7 +91,7 @@ def tune(
         Misuse: for anything that cannot be done, before any trial.
         Failure: if no trial kept to the bounds.
     """
-    options = dict(locals())
+    options = options_among(locals(), tune)
     search = _Search.read(Path(recipe), maximise, where, suite)
     _check(trials, prune_after)
     rehearsed("tune", options, lambda: search.works(trials), (*_UNKNOWN, *TRAINING_UNKNOWN, *EXAMINATION_UNKNOWN))

@@ -13,7 +13,7 @@ from typing import Any
 
 from poise.commands.fitting.fit import begun, fit, seconds
 from poise.commands.opening import Source, open_whole, placed, tell_repeats
-from poise.commands.recipe import write_recipe
+from poise.commands.recipe import options_among, write_recipe
 from poise.commands.rehearsal.demand import examination_work, training_works
 from poise.commands.rehearsal.estimate import Work
 from poise.commands.run import Run, recipe_of, with_threat_of
@@ -95,7 +95,7 @@ def update(
     source = Source.of(parent, data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
     threat = threat or Threat(**parent.get("threat", {}))
     out = None if out is None else Path(out)
-    options = {name: value for name, value in locals().items() if name not in {"resume", "parent", "source"}}
+    options = options_among(locals(), update, but=("resume",))
     options |= asdict(source)
     tried = objectives_tried(objective, grid)
     if validate_on < 1:

@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
+from jaxtyping import Float, Float64
+from torch import Tensor
+
 from poise.core.misuse import Misuse
 from poise.models.blueprint import Option
 from poise.models.mixing.sharpening import Sharpening
@@ -48,6 +51,10 @@ class Blend:
     def constant(cls, alpha: float) -> Blend:
         """A plain blend with one alpha for all images."""
         return cls(alpha_low=alpha, alpha_high=alpha)
+
+    def robust_logits(self, logits: Float[Tensor, "n classes"]) -> Float64[Tensor, "n classes"]:
+        """Logits of the robust branch as their softmax enters the mixture: sharpened, or scaled."""
+        return self.scale_robust * logits.double() if self.sharpening is None else self.sharpening(logits)
 
     def options(self) -> dict[str, Option]:
         """The blend as options of a blueprint."""

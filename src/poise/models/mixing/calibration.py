@@ -127,6 +127,5 @@ def _best(found: list[Calibrated]) -> Calibrated:
 
 def _margins(blend: Blend, logits: Tensor) -> Tensor:
     """Probability of the robust branch's leading class minus that of the next, as they enter the mixture."""
-    moved = blend.scale_robust * logits.double() if blend.sharpening is None else blend.sharpening(logits)
-    top = moved.softmax(1).topk(2, dim=1).values
+    top = blend.robust_logits(logits).softmax(1).topk(2, dim=1).values
     return top[:, 0] - top[:, 1]

@@ -119,9 +119,7 @@ class Mixture(nn.Module):
 
     def robust_vote(self, logits: Float[Tensor, "n classes"]) -> LogProbabilities:
         """Log-probabilities of the robust branch as they enter the mixture."""
-        sharpening = self.blend.sharpening
-        moved = self.blend.scale_robust * logits.double() if sharpening is None else sharpening(logits)
-        return log_probabilities(moved)
+        return log_probabilities(self.blend.robust_logits(logits))
 
     @property
     def _of_one_branch(self) -> bool:

@@ -66,6 +66,11 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's
         self._strange: set[str] = set()
         self._looked = False
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """PyTorch's question whether to guard against compilation, for which it loads its compiler: a second."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

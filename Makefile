@@ -3,7 +3,7 @@
 # make check        lint, types, doors between rooms, spelling, documentation
 # make docs         the documentation, under build/site
 # make bench-gpu    every benchmark on a CUDA device, beside its peers: DATA=ADDRESS
-# make evidence     train, update, mix and judge on CIFAR-10, then write docs/evidence.md: SCALE=small|full DATA=ADDRESS
+# make evidence     train, update, mix and judge on CIFAR-10, then write docs/evidence.md: SCALE=small|medium|full DATA=ADDRESS
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

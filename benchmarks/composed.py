@@ -1,10 +1,10 @@
 """Do the three methods compose? A mixed product whose robust branch is replaced, with and without a congruent update.
 
 The robust branches are those of benchmarks.updates (fine-tuned under a ramp of epsilon): yesterday's, today's better
-one, and today's after an RCAT update. Each is mixed with the same standard network by the same rule, a constant alpha
-chosen on validation images, and the three products are profiled through all their outputs. Then today's products stand
-for yesterday's before the gate of recipes/release-gate. As in benchmarks.updates, `small` profiles with a cheap suite,
-and the products of the first seed strictly too.
+one, and today's after an RCAT update. Yesterday's is mixed with a standard network, by a constant alpha and a scale
+chosen on validation images; today's products keep both, so that nothing but the robust branch is updated. The three are
+profiled through all their outputs. Then today's products stand for yesterday's before the gate of recipes/release-gate.
+As in benchmarks.updates, the small scales profile with a cheap suite, and the products of the first seed strictly too.
 
     python -m benchmarks.composed --data torchvision:CIFAR10 [--scale small] [--seeds 0 1] [--jobs 2]
 
@@ -50,26 +50,19 @@ class Composed:
     def __post_init__(self) -> None:
         object.__setattr__(self, "place", self.bench.folder / f"composed-{self.seed}")
 
-    def product(self, name: str, robust: Run) -> Run:
+    def product(self, name: str, robust: Run, **choice: Any) -> Run:
         """The standard network mixed with a robust branch."""
-        out = self.place / name
-        return run_in(
-            mix,
-            self.bench.standard(self.seed).address,
-            robust.address,
-            alphas=ALPHAS,
-            lose=LOSE,
-            calibrate=True,
-            validate_on=self.bench.scale.validate_on,
-            out=out,
-            seed=self.seed,
-        )
+        standard, out = self.bench.standard(self.seed), self.place / name
+        return run_in(mix, standard.address, robust.address, out=out, seed=self.seed, **choice)
 
     def products(self) -> dict[str, Run]:
-        """All products of the seed."""
-        old, new = self.bench.old(PAIR, self.seed), self.bench.new(self.seed)
-        updated = self.bench.contender("rcat", PAIR, self.seed)
-        return {name: self.product(name, robust) for name, robust in zip(PRODUCTS, (old, new, updated), strict=True)}
+        """All products of the seed; those of today are mixed as yesterday's."""
+        tried = {"alphas": ALPHAS, "lose": LOSE, "calibrate": True, "validate_on": self.bench.scale.validate_on}
+        yesterday = self.product("yesterday", self.bench.old(PAIR, self.seed), **tried)
+        today = (self.bench.new(self.seed), self.bench.contender("rcat", PAIR, self.seed))
+        kept = _blend(yesterday)
+        mixed = {name: self.product(name, robust, **kept) for name, robust in zip(PRODUCTS[1:], today, strict=True)}
+        return {"yesterday": yesterday} | mixed
 
     def strict_row(self) -> dict[str, Any]:
         """What the strictest suite says of the products, beside the table's on the same images."""
@@ -83,7 +76,7 @@ class Composed:
         found = {name: self.bench.profile(run, soundness=True) for name, run in runs.items()}
         products: dict[str, Any] = {}
         for name, profile in found.items():
-            products[name] = accuracies(profile) | {"alpha": _alpha(runs[name])}
+            products[name] = accuracies(profile) | _blend(runs[name])
             if name != PRODUCTS[0]:
                 products[name] |= flipped(found[PRODUCTS[0]], profile) | {"gate": self._gate(runs[name])}
         _tell(self.seed, products)
@@ -119,9 +112,10 @@ def main() -> int:
     return conclude("composed", claims, figures, bench.variant)
 
 
-def _alpha(run: Run) -> float:
-    blend = json.loads((run.path / "model.json").read_text())
-    return float(blend["blueprint"]["options"]["alpha_low"])
+def _blend(run: Run) -> dict[str, float]:
+    """How a product is mixed, as options of `poise mix`."""
+    options = json.loads((run.path / "model.json").read_text())["blueprint"]["options"]
+    return {"alpha": options["alpha_low"], **{name: options[name] for name in ("scale_standard", "scale_robust")}}
 
 
 def _cut(products: Mapping[str, Any]) -> float:

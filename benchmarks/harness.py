@@ -26,6 +26,8 @@ from poise.commands.profile import profile
 from poise.evaluation import Profile, read_profile
 
 RESULTS = Path(__file__).parent / "results"
+OWN = ("small", "medium", "full")
+"""Scales of `make evidence`, from three hours of two cores to a GPU; the last one that ran is shown."""
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 """Where benchmarks of single parts compute; those that train leave it to poise."""
 
@@ -99,8 +101,8 @@ class Bench(Generic[Scale]):
 
     @property
     def variant(self) -> str:
-        """What sets the result apart; that of `small` and of `full` is the benchmark's own."""
-        return "" if self.name in {"small", "full"} else self.name
+        """What sets the result apart; that of a scale of `make evidence` is the benchmark's own."""
+        return "" if self.name in OWN else self.name
 
     @classmethod
     def of(cls, options: argparse.Namespace, benchmark: str, scales: Mapping[str, Scale]) -> Self:

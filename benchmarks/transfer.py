@@ -9,8 +9,8 @@ images with the whole AutoAttack, which says how far the suite of the table flat
     python -m benchmarks.transfer --data torchvision:CIFAR10 [--scale small] [--backbones cnn] [--seeds 0 1] [--jobs 2]
 
 Everything is kept in --folder and taken up there, whatever instant it was interrupted at. `quick` (or --quick) only
-shows that all parts run. `small` takes some hours of two cores (--jobs 2); `long` trains the cnn of `small` four times
-as long, to see whether that changes the order; `full` is for a GPU.
+shows that all parts run. `small` and `medium` are for two cores (--jobs 2), `small` with less of everything; `long`
+trains the cnn of `medium` four times as long, to see whether that changes the order; `full` is for a GPU.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ SCALES = {
         validate_on=20,
         seeds=(0,),
     ),
-    "small": Scale(
+    "medium": Scale(
         plans={
             "cnn": Plan(
                 task=Task(train=640, validation=500, test=500),
@@ -153,11 +153,25 @@ SCALES = {
         seeds=(0, 1, 2, 3, 4),
     ),
 }
-SCALES["long"] = replace(
-    SCALES["small"],
+_MEDIUM = SCALES["medium"]
+SCALES["small"] = replace(
+    _MEDIUM,
     plans={
         "cnn": replace(
-            SCALES["small"].plans["cnn"],
+            _MEDIUM.plans["cnn"],
+            task=Task(train=640, validation=300, test=300),
+            rates=(2e-3, 8e-3, 3.2e-2),
+            strict=30,
+        ),
+        "vit": replace(_MEDIUM.plans["vit"], task=Task(train=640, validation=300, test=300), strict=30),
+    },
+    pretraining=replace(_MEDIUM.pretraining, epochs=4),
+)
+SCALES["long"] = replace(
+    _MEDIUM,
+    plans={
+        "cnn": replace(
+            _MEDIUM.plans["cnn"],
             training=Training(epochs=48, batch_size=32),
             contenders=("fixed", "hinge", "linear"),
             epsilons=("8/255",),
@@ -271,6 +285,8 @@ def main() -> int:
     bench = Bench.of(options, "transfer", SCALES)
     scale, name, folder = bench.scale, bench.name, bench.folder
     backbones = options.backbones or list(scale.plans)
+    if absent := sorted(set(backbones) - set(scale.plans)):
+        sys.exit(f"the scale {name} has no plan for {', '.join(absent)}")
     with workers(options.jobs) as shared:
 
         def each(work: Callable[[Cell, Path, str], Any], cells: Iterable[Cell]) -> list[Any]:

@@ -6,14 +6,14 @@ the same epochs and the same attack. Each contender's learning rate and then its
 for each pair on validation images of its first seed, by the rule of `poise update`. Then each model is profiled on test
 images, and negative flips are counted between its verdicts and the old model's at every epsilon. The noise floor is
 what the old model loses against itself when it is profiled with another seed. Flips are a few per cent, so that many
-images count for more than a strong attack: `small` profiles with a cheap suite, and the models of the first seed
-strictly too, on fewer images, where the flips of both suites stand side by side.
+images count for more than a strong attack: the small scales profile with a cheap suite, and the models of the first
+seed strictly too, on fewer images, where the flips of both suites stand side by side.
 
     python -m benchmarks.updates --data torchvision:CIFAR10 [--scale small] [--pairs epochs] [--seeds 0 1] [--jobs 2]
 
 Everything is kept in the folder of --folder and taken up there, whatever instant it was interrupted at. `quick` (or
---quick) only shows that all parts run: its networks are too small for a claim. `small` takes some hours on two cores,
-`full` is for a GPU.
+--quick) only shows that all parts run: its networks are too small for a claim. `small` and `medium` are for two
+cores (--jobs 2), `small` with less of everything; `full` is for a GPU.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ SCALES = {
         seeds=(0,),
         validate_on=64,
     ),
-    "small": Scale(
+    "medium": Scale(
         network="timm:resnet10t",
         other="small",
         images=5000,
@@ -163,7 +163,10 @@ SCALES = {
         validate_on=2000,
     ),
 }
-"""`grid` of `small` keeps the cost down; PCT and PCAT, whose weights are of another size, get theirs from `_grid`."""
+"""`grid` of `medium` keeps the cost down; PCT and PCAT, whose weights are of another size, get theirs from `_grid`."""
+SCALES["small"] = replace(
+    SCALES["medium"], images=3000, judged=1000, strict=100, rates=(3e-3, 3e-2), grid=[], validate_on=500
+)
 
 
 _COMMON: Mapping[str, Any] = {"threat": THREAT, "trackers": ()}

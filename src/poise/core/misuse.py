@@ -34,3 +34,9 @@ def suggestion(word: str, choices: Iterable[str]) -> str:
     known = sorted(choices)
     near = get_close_matches(word, known, n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(known)}"
+
+
+def shortened(value: object) -> str:
+    """A value as it stands in a message: items of a tuple with commas, at most 60 characters."""
+    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

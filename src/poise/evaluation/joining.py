@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from poise.core.misuse import Misuse
+from poise.core.misuse import Misuse, shortened
 from poise.evaluation.adversarials import (
     Adversarials,
     adversarials_path,
@@ -120,7 +120,7 @@ def _check_headers(parts: Mapping[str, Profile]) -> None:
             if here != there:
                 raise Misuse(
                     f"{first} and {other} do not belong together: they differ in {_NAMES.get(name, name)} "
-                    f"({_short(here)}, {_short(there)})"
+                    f"({shortened(here)}, {shortened(there)})"
                 )
 
 
@@ -131,11 +131,6 @@ def _check_ids(parts: Mapping[str, Profile]) -> None:
         if doubled:
             more = f" and {len(doubled) - 1} more" if len(doubled) > 1 else ""
             raise Misuse(f"{holder[doubled[0]]} and {name} both hold the example {doubled[0]!r}{more}")
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _versions(headers: Sequence[Header]) -> dict[str, str]:

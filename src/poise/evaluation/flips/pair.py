@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Int
 
-from poise.core.misuse import Misuse
+from poise.core.misuse import Misuse, shortened
 from poise.core.threat import Epsilon
 from poise.evaluation.flips.truth import Rows
 from poise.evaluation.profile import Profile
@@ -149,8 +149,8 @@ def _check_headers(old: Profile, new: Profile) -> None:
         first, second = getattr(old.header, field), getattr(new.header, field)
         if first and second and first != second:
             raise Misuse(
-                f"old and new differ in {meaning}: {_short(first)} and {_short(second)}; only profiles made under the "
-                "same conditions can be compared"
+                f"old and new differ in {meaning}: {shortened(first)} and {shortened(second)}; "
+                "only profiles made under the same conditions can be compared"
             )
 
 
@@ -215,8 +215,3 @@ def _notes(old: Profile, new: Profile) -> tuple[str, ...]:
 def _named(ids: Sequence[str]) -> str:
     more = f" and {len(ids) - LISTED} more" if len(ids) > LISTED else ""
     return f"{', '.join(map(repr, ids[:LISTED]))}{more}"
-
-
-def _short(value: object) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -53,8 +53,22 @@ def test_automatic_never_falls_and_stays_within_the_target(heard):
 def test_adaptive_waits_while_clean_accuracy_climbs_and_then_arrives_on_time():
     """Ten epochs; three gain a lot, the fourth little, so the fifth moves; from there everything is fine."""
     heard = [(0.2, 0.2), (0.5, 0.5), (0.8, 0.8), (0.81, 0.81), *[(0.8, 0.7)] * 6]
-    shares = _shares(Adaptive(stop=0.8, move=0.3), heard)
+    shares = _shares(Adaptive(latest=0.5, stop=0.8, move=0.3), heard)
     assert shares == pytest.approx([0, 0, 0, 0, 0.2, 0.4, 0.6, 0.8, 1, 1])
+
+
+def test_adaptive_does_not_wait_for_ever_at_epsilon_zero():
+    """Clean accuracy grows to the last: in 12 epochs the first three are spared, and the target is reached in time."""
+    growing = [(0.3 + 0.03 * epoch, 0.3 + 0.03 * epoch) for epoch in range(12)]
+    shares = _shares(Adaptive(), growing)
+    assert shares[:4] == pytest.approx([0, 0, 0, 1 / 7])
+    assert shares[9:] == [1, 1, 1]
+
+
+def test_adaptive_that_went_down_to_zero_waits_for_its_accuracy_and_then_goes_on():
+    heard = [(0.8, 0.8), (0.8, 0.8), (0.5, 0.4), (0.55, 0.55), (0.7, 0.7), (0.75, 0.5), (0.75, 0.5), (0.75, 0.5)]
+    shares = _shares(Adaptive(stop=1.0, move=0.1), heard)
+    assert shares == pytest.approx([0, 0, 0.1, 0, 0, 0.1, 0.2, 0.3])
 
 
 def test_adaptive_holds_until_robust_accuracy_catches_up_or_stands_still():
@@ -96,7 +110,7 @@ def test_adaptive_ends_below_the_target_where_the_network_cannot_take_it():
 
 def test_adaptive_that_is_late_moves_no_further_than_it_may():
     heard = [*[(0.04 * epoch, 0.04 * epoch) for epoch in range(16)], *[(0.6, 0.6)] * 4]
-    shares = _shares(Adaptive(move=0.25), heard)
+    shares = _shares(Adaptive(latest=0.9, move=0.25), heard)
     assert shares[-3:] == pytest.approx([0.25, 0.5, 0.75])
 
 
@@ -116,6 +130,7 @@ def test_adaptive_stays_within_the_target_and_moves_no_further_than_it_may(heard
         (lambda: Adaptive(every="step"), "moves every 'epoch', after validation"),
         (lambda: Adaptive(margin=0.0), "margin of an adaptive schedule"),
         (lambda: Adaptive(stop=1.2), "stop of an adaptive schedule"),
+        (lambda: Adaptive(latest=1.0), r"latest of an adaptive schedule must be in \[0, 1\)"),
         (lambda: Adaptive(kept=float("nan")), "kept of an adaptive schedule"),
     ],
 )

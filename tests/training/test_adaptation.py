@@ -80,7 +80,7 @@ def test_a_network_that_stayed_at_chance_without_attacks_does_so_because_of_none
     [
         (Fixed(), "Begin without attacks (schedule hinge or automatic)", "Train longer, or aim at"),
         (Hinge(), "Begin without attacks for longer (schedule.start)", "Reach the target earlier (schedule.stop)"),
-        (Adaptive(), "(schedule.margin)", "(schedule.stop, schedule.move)"),
+        (Adaptive(), "(schedule.margin)", "(schedule.latest, schedule.stop, schedule.move)"),
     ],
 )
 def test_advice_names_only_what_the_schedule_has(schedule, gentler, sooner):

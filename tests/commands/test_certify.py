@@ -76,6 +76,28 @@ def test_a_profile_made_anew_keeps_the_certificate_of_the_one_it_replaces(run, t
     assert "is gone with it; poise certify makes a new one" in capsys.readouterr().err
 
 
+def test_a_profile_in_another_norm_does_not_cost_the_certificate(run, tmp_path, capsys):
+    out = tmp_path / "p.parquet"
+    poise.certify(run.address, limit=8, method="lipschitz", out=out)
+    kept = out.read_bytes()
+    words = ["profile", run.address, "--suite", "fast", "--limit", "8", "--out", str(out), "--overwrite"]
+    assert main(words) == 2
+    assert "holds a certificate in l2" in (told := capsys.readouterr().err)
+    assert "attack in l2 (--threat.norm l2)" in told
+    assert out.read_bytes() == kept
+    assert main([*words, "--threat.norm", "l2", "--threat.epsilon", "0.2", "--soundness", "false"]) == 0
+    assert read_profile(out).certificate is not None
+
+
+def test_a_smoothed_run_is_attacked_and_mixed_under_the_threat_of_the_run_it_smooths(run, tmp_path):
+    poise.certify(run.address, sigma=0.1, samples=100, selection=10, limit=4, out=tmp_path / "smoothed")
+    smoothed = f"run:{tmp_path / 'smoothed'}"
+    found = poise.profile(smoothed, suite="fast", limit=4, soundness=False, out=tmp_path / "p.parquet")
+    assert (found.header.norm, found.epsilons[-1]) == ("linf", 0.1)
+    mixed = poise.mix(run.address, smoothed, alpha=0.8, limit=100, out=tmp_path / "mixed")
+    assert mixed.recipe()["threat"] == run.recipe()["threat"]
+
+
 def test_what_stands_there_and_is_no_profile_is_replaced_on_request(run, tmp_path):
     out = tmp_path / "p.parquet"
     out.write_bytes(b"no parquet")
@@ -168,7 +190,7 @@ def test_a_mixture_that_nothing_can_be_proven_of_is_told_so(run, tmp_path, capsy
     capsys.readouterr()
     assert main(["certify", mixed.address, "--limit", "5"]) == 0
     told = " ".join(capsys.readouterr().err.split())
-    assert "nothing is proven of any; only from alpha 1/2 on must a mixture follow its robust branch" in told
+    assert "nothing is proven of any; only above an alpha of 1/2 must a mixture follow its robust branch" in told
     assert main(["report", str(mixed.path), "--out", str(tmp_path / "r.html")]) == 0
     assert "Nothing is proven of mixed" in (tmp_path / "r.html").read_text()
 

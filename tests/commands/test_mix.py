@@ -20,7 +20,7 @@ from poise.data import sample
 from poise.evaluation import read_profile, share
 from poise.evaluation.frontier import Point, choose, read_frontier
 from poise.models import Classifier, load_model
-from poise.models.mixing import Blend, MixedClassifier, SlopeGate
+from poise.models.mixing import Blend, MixedClassifier, SlopeGate, shown_alpha
 from poise.models.mixing.calibration import calibrated_scale
 from tests.models_for_tests import linear_classifier, random_images
 
@@ -76,7 +76,7 @@ def test_a_constant_mixture_is_chosen_on_validation_images_and_profiled_like_any
     )
     made = read_profile(tmp_path / "mixed" / "profile.parquet")
     assert (made.header.norm, made.epsilons[-1], len(made)) == ("linf", 0.1, 20)
-    assert made.header.surrogates == ("robust", "standard")
+    assert made.header.surrogates == ("joint", "robust", "standard")
     recipe = ["mix", "--config", str(tmp_path / "mixed" / "recipe.yaml"), "--resume"]
     assert main([*recipe, "--scale_robust", "2"]) == 2
     assert "was started with scale_robust 1.0, not 2.0" in capsys.readouterr().err
@@ -184,7 +184,7 @@ def test_nonlinear_mixing_needs_no_training_and_is_saved(branches, tmp_path):
     run = poise.mix(*branches, method="nonlinear", lose=100.0, out=tmp_path / "nonlinear", **QUICK)
     mixed = run.classifier()
     assert mixed.blend.sharpening is not None
-    assert list(mixed.surrogates()) == ["robust", "standard", "linear"]
+    assert list(mixed.surrogates()) == ["joint", "robust", "standard", "linear"]
     assert not (run.path / "metrics.jsonl").exists()
     points = json.loads((run.path / "frontier.json").read_text())["points"]
     alphas = [point["alpha_low"] for point in points[:-2]]
@@ -197,7 +197,7 @@ def test_calibration_brings_a_scale_and_alphas_of_its_own(branches, tmp_path, ca
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("calibrated: alpha ")]
     tried = [point.alpha_low for point in read_frontier(run.path / "frontier.json").points[:-2]]
     assert tried[:2] == [0.6, 1.0]
-    assert {f"{alpha:.4g}" for alpha in tried[2:]} == {line.split()[2] for line in told}
+    assert {shown_alpha(alpha) for alpha in tried[2:]} == {line.split()[2] for line in told}
     assert len(told) == 5
     assert run.classifier().alpha_low in tried
 
@@ -267,13 +267,46 @@ def test_what_cannot_be_mixed_is_refused_before_anything_is_made(branches, tmp_p
         ({"method": "nonlinear", "alpha": 0.9}, "finds its alphas by calibration"),
         ({"objective": poise.Standard()}, "trained by the objective mixing; got standard"),
         ({"validate_on": 0}, "validate_on must be at least 1"),
-        ({"method": "nonlinear", "calibrate": True}, "no effect on nonlinear mixing"),
+        ({"method": "nonlinear", "calibrate": True}, "nonlinear mixing has a scale of its own"),
+        ({"method": "nonlinear", "scale_standard": 5.0}, "nonlinear mixing has a scale of its own"),
+        ({"alpha": 0.7, "alphas": [0.1, 0.2]}, "leave one of them out"),
     ):
         with pytest.raises(Misuse, match=words):
             poise.mix(*branches, out=out, **options)
     with pytest.raises(Misuse, match="built by foreign code"):
         poise.mix("python:tests.models.factories:digits_network", branches[1], out=out)
     assert not out.exists()
+
+
+def test_what_was_tried_is_kept_where_nothing_can_be_chosen_and_swapped_branches_are_noticed(
+    branches, tmp_path, capsys
+):
+    out = tmp_path / "unreached"
+    with pytest.raises(Misuse, match=r"no mixture keeps robust accuracy.*What was tried is in .*frontier\.json"):
+        poise.mix(*branches, alphas=[0.0, 0.1], lose=0.0, out=out, **QUICK)
+    frontier = read_frontier(out / "frontier.json")
+    assert frontier.chosen is None
+    assert len(frontier.points) == 4
+    assert "are they swapped?" not in capsys.readouterr().err
+    run = poise.mix(*branches, alphas=[0.0, 0.1], lose=100.0, out=out, resume=True, **QUICK)
+    assert read_frontier(run.path / "frontier.json").chosen is not None
+    poise.mix(*reversed(branches), alphas=[0.5], lose=100.0, out=tmp_path / "swapped", **QUICK)
+    assert "are they swapped?" in capsys.readouterr().err
+
+
+def test_a_smoothed_branch_has_no_gate(branches, tmp_path):
+    poise.certify(branches[1], sigma=0.1, samples=100, selection=10, limit=4, out=tmp_path / "smoothed")
+    with pytest.raises(Misuse, match=r"see an image as \d+, and a gate wants one.*--method constant"):
+        poise.mix(branches[0], f"run:{tmp_path / 'smoothed'}", method="network", out=tmp_path / "none", **QUICK)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("alpha", "text"),
+    [(0.0, "0"), (0.5, "0.5"), (0.97, "0.97"), (0.99995187, "0.9999519"), (1.0, "1"), (0.00123456, "0.00123")],
+)
+def test_an_alpha_is_shown_by_what_is_left(alpha, text):
+    assert shown_alpha(alpha) == text
 
 
 def test_two_classes_are_not_mixed_nonlinearly(branches, tmp_path):

@@ -8,12 +8,14 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from poise.attacks.apgd import APGD
 from poise.attacks.search import Search
 from poise.attacks.suites import SUITES, adaptive, units
 from poise.core.streams import Stream
 from poise.core.threat import Threat
+from poise.data import InMemory
 from poise.evaluation import Examination, examine
 from poise.evaluation.brackets import Brackets, Work
 from poise.evaluation.profile_file import read_profile, write_profile
@@ -22,8 +24,9 @@ from poise.evaluation.soundness.catalogue import inspect_profile
 from poise.evaluation.soundness.examined import Examined
 from poise.evaluation.soundness.gradients import ZeroGradients
 from poise.evaluation.surrogate_brackets import SurrogateBrackets
-from poise.models import Classifier, open_model, smooth
+from poise.models import Blueprint, Classifier, open_model, smooth
 from poise.models.mixing import Blend, Gate, MixedClassifier, Sharpening, plan_gate
+from poise.models.mixing.surrogates import surrogates_of
 from tests.evaluation.soundness.subjects import digits, healthy, subject
 from tests.models_for_tests import linear_classifier, random_images
 
@@ -107,9 +110,9 @@ def test_a_smoothed_branch_whose_votes_have_no_gradient_is_attacked_through_soft
     mixed, images = MixedClassifier.of(open_model("small", **_LIKE, seed=4), branch, 0.9).eval(), _images(12)
     blind = MixedClassifier.of(mixed.standard, Classifier(branch.network, branch.blueprint), 0.9).eval()
     alone, found = (_judged(model, images) for model in (blind, mixed))
-    assert tuple(mixed.surrogates()) == ("robust", "standard", "robust soft")
+    assert tuple(mixed.surrogates()) == ("joint", "robust", "standard", "robust soft")
     assert found.robust()[:, -1].sum() <= alone.robust()[:, -1].sum() - 4
-    assert any("through robust soft" in by for by in found.broken_by)
+    assert any(by.endswith(("through joint", "through robust soft")) for by in found.broken_by)
 
 
 def test_a_weakness_hidden_in_a_mixture_is_found_under_a_smoothing_of_it():
@@ -141,6 +144,56 @@ def test_a_saturated_gate_is_pushed_through_its_raw_value():
     assert pushed.abs().amax() > 0
     plain = torch.autograd.grad(robust(images).log_softmax(1)[:, 0].sum(), images)[0]
     assert torch.allclose(own, plain + pushed, rtol=1e-3, atol=1e-5)
+
+
+class _Half(nn.Module):
+    """A linear map of the left or the right half of an image."""
+
+    def __init__(self, seed: int, scale: float, *, left: bool) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight, self.left = nn.Parameter(scale * torch.randn(4, 32, generator=generator)), left
+
+    def forward(self, images):
+        half = images[:, :, :, :4] if self.left else images[:, :, :, 4:]
+        return (half.flatten(1) - 0.5) @ self.weight.T
+
+
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_a_weakness_of_both_branches_together_is_found_however_sure_one_of_them_is(scale):
+    """Branches that read disjoint halves: an attack on either leaves the other right, one on both breaks nearly all."""
+    blueprint = Blueprint(address="made", classes=tuple("abcd"), shape=(1, 8, 8))
+    branches = [Classifier(_Half(0, scale, left=True), blueprint), Classifier(_Half(1, 0.25, left=False), blueprint)]
+    mixed = MixedClassifier.of(branches[0], branches[1], 0.6).eval()
+    images = torch.rand(1000, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    labels = branches[0](images).argmax(1)
+    chosen = (labels == branches[1](images).argmax(1)).nonzero()[:40, 0]
+    images, labels = images[chosen], labels[chosen]
+    ends = torch.zeros(40, dtype=torch.bool)
+    for rival in range(4):
+        ways = [(branch.network.weight[rival] - branch.network.weight[labels]).sign() for branch in branches]
+        way = torch.cat([each.view(-1, 1, 8, 4) for each in ways], dim=3)
+        ends |= mixed((images + 0.1 * way).clamp(0, 1)).argmax(1) != labels
+    assert ends.sum() >= 36
+    data = InMemory("made", blueprint.classes, tuple(map(str, range(40))), labels, images)
+    held = torch.from_numpy(_judged(mixed, data).robust()[:, -1])
+    assert (held & ends).sum() <= 1
+    if scale > 1:
+        blind = [name for name in mixed.surrogates() if name != "joint"]
+        mixed.surrogates = lambda: {name: surrogates_of(mixed.network)[name] for name in blind}
+        assert (torch.from_numpy(_judged(mixed, data).robust()[:, -1]) & ends).sum() >= 15, "nothing is hidden"
+
+
+def test_a_mixture_from_a_factory_is_attacked_as_one_and_blocked_where_it_hides():
+    mixed, images = _sound(), _images(4)
+    opened = Classifier(mixed, mixed.blueprint)
+    assert tuple(opened.surrogates()) == ("joint", "robust", "standard")
+    found = _judged(opened, images)
+    assert Adaptive().inspect(Examined(profile=found, model=opened, images=images)).status == "pass"
+    hidden = Classifier(nn.Sequential(mixed), mixed.blueprint)
+    found = _judged(hidden, images)
+    finding = Adaptive().inspect(Examined(profile=found, model=hidden, images=images))
+    assert (finding.status, "inside the model is a Mixture" in finding.evidence) == ("block", True)
 
 
 def _settled(brackets, outcome):
@@ -229,10 +282,10 @@ def test_a_profile_without_surrogates_is_blocked_and_the_header_travels(tmp_path
     alone, found = (_judged(mixed, images, adaptive=adaptive_) for adaptive_ in (False, True))
     checks = {f.check: f for f in inspect_profile(alone, mixed, images, sample=2, steps=2)}
     assert checks["adaptive"].status == "block"
-    assert checks["adaptive"].evidence == "2 of 2 surrogate outputs were not attacked: robust, standard"
+    assert checks["adaptive"].evidence == "3 of 3 surrogate outputs were not attacked: joint, robust, standard"
     assert Adaptive().inspect(Examined(profile=found, model=mixed, images=images)).status == "pass"
     write_profile(found, tmp_path / "p.parquet")
-    assert read_profile(tmp_path / "p.parquet").header.surrogates == ("robust", "standard")
+    assert read_profile(tmp_path / "p.parquet").header.surrogates == ("joint", "robust", "standard")
     plain = _judged(healthy(), images)
     assert plain.header.surrogates == ()
     assert Adaptive().inspect(Examined(profile=plain, model=healthy(), images=images)).status == "pass"

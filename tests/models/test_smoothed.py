@@ -142,7 +142,13 @@ def test_a_smoothed_mixture_offers_what_the_mixture_does(vote):
     branches = [open_model("small", classes=tuple("abc"), shape=(1, 8, 8), seed=seed) for seed in (1, 2)]
     mixed = MixedClassifier.of(*branches, Blend(alpha_low=0.6, alpha_high=0.6, sharpening=Sharpening(**_MILD)))
     offered, images = smooth(mixed, sigma=0.2, samples=8, vote=vote).eval().surrogates(), torch.rand(3, 1, 8, 8)
-    assert tuple(offered) == (*(["soft"] if vote == "hard" else []), "inner robust", "inner standard", "inner linear")
+    assert tuple(offered) == (
+        *(["soft"] if vote == "hard" else []),
+        "inner joint",
+        "inner robust",
+        "inner standard",
+        "inner linear",
+    )
     alone = smooth(branches[1], sigma=0.2, samples=8, vote="soft").eval()
     with torch.no_grad():
         assert torch.equal(offered["inner robust"](images), alone(images))

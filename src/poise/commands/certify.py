@@ -238,4 +238,4 @@ def _tell(result: Profile, target: Path) -> None:
 def _why(certificate: Certificate) -> str:
     """Why nothing could be proven, where that is known."""
     follows = needed_margin(certificate.facts.get("alpha", 1.0)) < math.inf
-    return "" if follows else "; only from alpha 1/2 on must a mixture follow its robust branch"
+    return "" if follows else "; only above an alpha of 1/2 must a mixture follow its robust branch"

@@ -10,7 +10,7 @@ from poise.commands.opening import Source, check_split, open_whole, placed
 from poise.commands.page.exhibit import Exhibit
 from poise.commands.page.serving import Served, serve
 from poise.commands.page.uploads import Limits
-from poise.commands.run import recipe_of, with_threat_of
+from poise.commands.run import recipe_of, threat_of, with_threat_of
 from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
@@ -94,7 +94,7 @@ def demo(
     source = Source.of(recipe, data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
     whole: ImageSet = getattr(source.open(), split)
     classifier = placed(open_whole(model, whole, weights=weights, seed=seed))
-    threat = threat or Threat(**recipe.get("threat", {}))
+    threat = threat or Threat(**threat_of(model))
     exhibit = Exhibit(
         classifier=classifier,
         images=sample(whole, images),

@@ -16,7 +16,7 @@ from poise.core.run_folder import RunFolder
 from poise.data import sample
 from poise.models import Classifier
 from poise.models.exporting import ENDINGS, AlphaForm, Format, export_model
-from poise.models.mixing import MixedClassifier
+from poise.models.mixing import MixedClassifier, shown_alpha
 from poise.reporting import Subject, model_card, read_subject
 
 
@@ -91,11 +91,11 @@ def _about(classifier: Classifier, form: AlphaForm) -> list[str]:
     """What a card says of a mixture: where its figures were measured, and what the file wants beside images."""
     if not isinstance(classifier, MixedClassifier):
         return []
-    low, high = classifier.alpha_low, classifier.alpha_high
+    low, high = shown_alpha(classifier.alpha_low), shown_alpha(classifier.alpha_high)
     if classifier.gate is None:
-        where, inputs = f"alpha {low:g}", "alpha"
+        where, inputs = f"alpha {low}", "alpha"
     else:
-        where, inputs = f"an alpha that a gate chooses between {low:g} and {high:g}", "alpha_low and alpha_high"
+        where, inputs = f"an alpha that a gate chooses between {low} and {high}", "alpha_low and alpha_high"
     said = f"Mixes an accurate and a robust network, with {where}: other alphas have other figures"
     beside = f"The file takes {inputs} beside the images, and was measured at the value above."
     return [f"{said}, and smaller ones fewer proofs.", *([beside] if form == "input" else [])]

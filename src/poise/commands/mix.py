@@ -13,7 +13,7 @@ from poise.commands.mixing.mixtures import ALPHAS, Method, Mixtures, capped
 from poise.commands.mixing.sweep import Sweep, alphas_of
 from poise.commands.opening import Source, open_whole, placed, tell_repeats
 from poise.commands.recipe import options_among
-from poise.commands.run import Run, recipe_of
+from poise.commands.run import Run, recipe_of, threat_of
 from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse, suggestion
 from poise.core.run_folder import RunFolder
@@ -22,7 +22,7 @@ from poise.data import ImageSet
 from poise.evaluation import Estimate, Suite, profile_of
 from poise.evaluation.frontier import Frontier, Point, choose, write_frontier
 from poise.models import Classifier, save_model
-from poise.models.mixing import Blend, MixedClassifier
+from poise.models.mixing import Blend, MixedClassifier, shown_alpha
 from poise.models.mixing.sharpening import refuse_few_classes
 from poise.models.saving import refuse_foreign
 from poise.objectives import Mixing, Objective
@@ -100,12 +100,14 @@ def mix(
     out = None if out is None else Path(out)
     parent = recipe_of(robust)
     source = Source.of(parent, data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
-    threat = threat or Threat(**parent.get("threat", {}))
+    threat = threat or Threat(**threat_of(robust))
     options = options_among(locals(), mix, but=("resume",))
     options |= asdict(source)
     _refuse_nonsense(method, objective, lose, validate_on, [*(alphas or ()), *(() if alpha is None else (alpha,))])
-    if calibrate and method == "nonlinear":
-        raise Misuse("calibrate chooses scale_robust, which has no effect on nonlinear mixing; leave it out")
+    if alpha is not None and alphas is not None:
+        raise Misuse("alpha is taken as it is, alphas are tried; leave one of them out")
+    if method == "nonlinear" and (calibrate or (scale_standard, scale_robust) != (1.0, 1.0)):
+        raise Misuse("nonlinear mixing has a scale of its own; leave calibrate, scale_standard and scale_robust out")
     splits = source.open()
     if method == "nonlinear":
         refuse_few_classes(len(splits.train.classes))
@@ -132,7 +134,11 @@ def mix(
     mixed, blends = work.candidates(method, gated, calibrate=calibrate)
     if alpha is None:
         sweep = Sweep(images=work.validation, threat=threat, suite=suite, seed=seed, folder=folder.path / "sweep")
-        frontier, chosen = _tried(sweep, mixed, blends, lose)
+        try:
+            frontier, chosen = _tried(sweep, mixed, blends, lose)
+        except _NoneKeepsEnough as error:
+            write_frontier(error.frontier, folder.frontier)
+            raise Misuse(f"{error}. What was tried is in {folder.frontier}") from None
         if mixed.gate is not None:
             frontier = replace(frontier, alphas=alphas_of(mixed.blended(chosen), sweep))
         write_frontier(frontier, folder.frontier)
@@ -142,6 +148,19 @@ def mix(
     _tell_stale(folder)
     say(f"{folder.path}: {method} mixture, alpha {_range(final.alpha_low, final.alpha_high)}")
     return Run(folder)
+
+
+class _NoneKeepsEnough(Misuse):
+    """No mixture that was tried keeps what it must.
+
+    Args:
+        reason: in words.
+        frontier: what was tried.
+    """
+
+    def __init__(self, reason: str, frontier: Frontier) -> None:
+        super().__init__(reason)
+        self.frontier = frontier
 
 
 def _tell_stale(folder: RunFolder) -> None:
@@ -161,22 +180,27 @@ def _tried(sweep: Sweep, mixed: MixedClassifier, blends: Sequence[Blend], lose: 
     standard = replace(sweep.measured(mixed.standard, "standard alone"), alpha_low=0.0, alpha_high=0.0)
     robust = _robust_alone(sweep, mixed, blends[0].scale_robust)
     alone = _shown((standard, robust))
+    if robust.robust.value < standard.robust.value:
+        say("the branch that was given as the robust one withstands less than the standard one: are they swapped?")
     points = _shown(sweep.points(mixed, blends))
-    chosen = choose(points, robust.robust, lose)
+    tried = Frontier(
+        threat=str(sweep.threat),
+        suite=sweep.suite,
+        images=len(sweep.images),
+        points=(*points, *alone),
+        chosen=None,
+        lose=lose,
+    )
+    try:
+        chosen = choose(points, robust.robust, lose)
+    except Misuse as error:
+        raise _NoneKeepsEnough(str(error), tried) from None
     if mixed.gate is not None:
         bounded = capped(blends[chosen])
         blends, points = [*blends, *bounded], [*points, *_shown(sweep.points(mixed, bounded))]
         chosen = choose(points, robust.robust, lose)
     say(f"chosen: {points[chosen].name}")
-    frontier = Frontier(
-        threat=str(sweep.threat),
-        suite=sweep.suite,
-        images=len(sweep.images),
-        points=(*points, *alone),
-        chosen=chosen,
-        lose=lose,
-    )
-    return frontier, blends[chosen]
+    return replace(tried, points=(*points, *alone), chosen=chosen), blends[chosen]
 
 
 def _shown(points: Iterable[Point]) -> list[Point]:
@@ -208,7 +232,7 @@ def _percent(estimate: Estimate) -> str:
 
 
 def _range(low: float, high: float) -> str:
-    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+    return shown_alpha(low) if low == high else f"{shown_alpha(low)} to {shown_alpha(high)}"
 
 
 def _branch(address: str, images: ImageSet, seed: int) -> Classifier:

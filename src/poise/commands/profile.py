@@ -11,7 +11,7 @@ from poise.commands.opening import Source, check_split, open_whole, placed, tell
 from poise.commands.recipe import options_among
 from poise.commands.rehearsal.demand import EXAMINATION_UNKNOWN, examination_work
 from poise.commands.rehearsal.estimate import rehearsed
-from poise.commands.run import file_name, fresh_path, recipe_of, with_threat_of
+from poise.commands.run import file_name, fresh_path, recipe_of, threat_of, with_threat_of
 from poise.commands.telling.attaching import attach_profile, trackers_of
 from poise.commands.telling.headline import tell
 from poise.commands.telling.terminal import say, watching
@@ -131,7 +131,7 @@ def profile(
         raise Misuse(f"{target} exists already; replace it with --overwrite, or write elsewhere with --out")
     earlier = _earlier(target)
     sent = trackers_of(model, trackers, own=not out and chosen is None)
-    threat = threat or Threat(**recipe.get("threat", {}))
+    threat = threat or Threat(**threat_of(model))
     examination = Examination(
         threat=threat,
         suite=suite,
@@ -147,6 +147,7 @@ def profile(
     whole: ImageSet = getattr(source.open(), split)
     images = decoded(whole.select(chosen.rows(whole.ids)) if chosen else whole)
     classifier = placed(open_whole(model, images, weights=weights, seed=seed)).eval()
+    _refuse_to_lose(earlier, classifier, images, threat, target)
     tell_reach(threat, images.shape)
     findings = _model_findings(classifier, images, examination, allow) if soundness else ()
     rehearsed(
@@ -202,6 +203,20 @@ def _earlier(target: Path) -> Profile | None:
         return read_profile(target) if target.exists() else None
     except Misuse:
         return None
+
+
+def _refuse_to_lose(
+    earlier: Profile | None, classifier: Classifier, images: ImageSet, threat: Threat, target: Path
+) -> None:
+    """Refuse to replace a profile whose certificate is about this very model and these images, in another norm."""
+    if earlier is None or earlier.certificate is None or earlier.header.norm == threat.norm:
+        return
+    if (earlier.header.model, earlier.header.data) == (classifier.digest(), images.digest()):
+        norm = earlier.header.norm
+        raise Misuse(
+            f"{target} holds a certificate in {norm} ({earlier.certificate}), which a profile in {threat.norm} would "
+            f"lose; write the profile elsewhere with --out, or attack in {norm} (--threat.norm {norm})"
+        )
 
 
 def _certified_as(result: Profile, earlier: Profile | None) -> Profile:

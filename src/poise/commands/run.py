@@ -61,9 +61,20 @@ def recipe_of(address: str) -> dict[str, Any]:
     return read_recipe(folder.recipe) if kind == "run" and folder.recipe.is_file() else {}
 
 
+def threat_of(address: str) -> dict[str, Any]:
+    """The threat that a run is meant for, as fields: a smoothed one's is that of the run it smooths; empty for others.
+
+    Raises:
+        Misuse: for what is no address.
+    """
+    recipe = recipe_of(address)
+    threat: dict[str, Any] = recipe.get("threat") or {}
+    return threat if threat or "sigma" not in recipe else threat_of(recipe["model"])
+
+
 def with_threat_of(address: str, words: list[str]) -> list[str]:
     """A command line to which a run's recipe adds its threat, so that naming a part of one keeps the others."""
-    threat: dict[str, Any] = recipe_of(address).get("threat", {})
+    threat = threat_of(address)
     if not any(word.startswith("--threat") for word in words):
         return words
     return [*(word for name, value in threat.items() for word in (f"--threat.{name}", str(value))), *words]

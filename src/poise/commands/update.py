@@ -16,7 +16,7 @@ from poise.commands.opening import Source, open_whole, placed, tell_repeats
 from poise.commands.recipe import options_among, write_recipe
 from poise.commands.rehearsal.demand import examination_work, training_works
 from poise.commands.rehearsal.estimate import Work
-from poise.commands.run import Run, recipe_of, with_threat_of
+from poise.commands.run import Run, recipe_of, threat_of, with_threat_of
 from poise.commands.telling.terminal import say
 from poise.commands.updating.regression import Regression, fast_examination
 from poise.commands.updating.trials import Trial, Weights, adopt, chosen, objectives_tried, print_trials, write_trials
@@ -93,7 +93,7 @@ def update(
     """
     parent = recipe_of(new)
     source = Source.of(parent, data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
-    threat = threat or Threat(**parent.get("threat", {}))
+    threat = threat or Threat(**threat_of(new))
     out = None if out is None else Path(out)
     options = options_among(locals(), update, but=("resume",))
     options |= asdict(source)

@@ -6,10 +6,13 @@ shape; radii are one number per example. A radius of 0 is allowed everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from poise.core.misuse import Misuse
 from poise.core.saturation import time_to_gain
 from poise.core.streams import Stream
 from poise.core.threat import BOX, Norm
@@ -180,3 +183,24 @@ def inside(
     flat = points.flatten(1)
     boxed = (flat.amin(1) >= BOX[0]) & (flat.amax(1) <= BOX[1])
     return boxed & (length(points - origin, norm) <= radius * (1 + tolerance) + tolerance)
+
+
+def refuse_outside(images: Float[Tensor, "n *shape"], ids: Sequence[str]) -> None:
+    """Refuse images that leave the box in which attacks and proofs take them to lie.
+
+    Args:
+        images: as they came.
+        ids: their names.
+
+    Raises:
+        Misuse: for a value outside [0, 1], and for NaN.
+    """
+    flat = images.flatten(1)
+    outside = ~((flat >= BOX[0]) & (flat <= BOX[1])).all(1)  # of NaN neither is true
+    if outside.any():
+        row = int(outside.nonzero()[0])
+        low, high = (float(value) for value in flat[row].aminmax())
+        raise Misuse(
+            f"the image {ids[row]} has values from {low:.4g} to {high:.4g}; images must lie in [0, 1], as attacks do: "
+            "bring them there, and let the network normalise"
+        )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from poise.attacks.pool import Pool
 from poise.core.batch import sent
 from poise.core.losses import margin, misclassified
-from poise.core.misuse import Misuse
+from poise.core.norms import refuse_outside
 from poise.data import ImageSet, batches
 
 
@@ -54,7 +52,7 @@ def clean_pass(pool: Pool, images: ImageSet, targets: int) -> Clean:
             pool.measure(sent(images.images(torch.zeros(1, dtype=torch.int64)), pool.device))
         for batch in batches(images, batch_size=pool.at_once, device=pool.device):
             rows = slice(done, done + len(batch))
-            _refuse_outside(batch.images, images.ids[rows])
+            refuse_outside(batch.images, images.ids[rows])
             logits = pool.logits(batch.images).double()
             predictions[rows] = logits.argmax(1).cpu()
             right[rows] = (~misclassified(logits, batch.labels)).cpu()
@@ -63,15 +61,3 @@ def clean_pass(pool: Pool, images: ImageSet, targets: int) -> Clean:
             rivals[rows] = wrong.topk(targets, dim=1).indices.cpu()
             done += len(batch)
     return Clean(predictions, right, margins, rivals)
-
-
-def _refuse_outside(images: Float[Tensor, "n *shape"], ids: Sequence[str]) -> None:
-    flat = images.flatten(1)
-    outside = ~((flat >= 0) & (flat <= 1)).all(1)  # of NaN neither is true
-    if outside.any():
-        row = int(outside.nonzero()[0])
-        low, high = (float(value) for value in flat[row].aminmax())
-        raise Misuse(
-            f"the image {ids[row]} has values from {low:.4g} to {high:.4g}; images must lie in [0, 1], as attacks do: "
-            "bring them there, and let the network normalise"
-        )

@@ -57,7 +57,7 @@ class Frontier:
         suite: the attacks.
         images: number of validation images.
         points: every mixture that was tried, and at the end the standard and the robust branch alone.
-        chosen: index of the point that was taken.
+        chosen: index of the point that was taken; None where no mixture kept what it had to.
         lose: robust accuracy that the choice was allowed to give up, in points (percent).
         alphas: what the chosen mixture's gate does; None for a constant alpha.
     """
@@ -66,7 +66,7 @@ class Frontier:
     suite: str
     images: int
     points: tuple[Point, ...]
-    chosen: int
+    chosen: int | None
     lose: float
     alphas: Alphas | None = None
 

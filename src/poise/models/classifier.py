@@ -68,10 +68,12 @@ class Classifier(nn.Module):
     def surrogates(self) -> Mapping[str, nn.Module]:
         """Further modules from images to logits through which this classifier must be attacked as well, by name.
 
-        Empty where its own gradients tell all there is to know. Attacks follow the surrogate's gradient; whether they
-        succeeded, this classifier alone decides.
+        Empty where its own gradients tell all there is to know; what the network inside offers, if it is a classifier
+        itself. Attacks follow the surrogate's gradient; whether they succeeded, this classifier alone decides.
         """
-        return {}
+        if not isinstance(self.network, Classifier):
+            return {}
+        return {name: _Through(self, module) for name, module in self.network.surrogates().items()}
 
     @property
     def device(self) -> torch.device:
@@ -97,6 +99,24 @@ class Classifier(nn.Module):
 
     def _head_ids(self) -> set[int]:
         return {id(parameter) for module in head_modules(self.network) for parameter in module.parameters()}
+
+
+class _Through(nn.Module):
+    """What a network offers to be attacked through, behind the changes that a classifier around it makes to images.
+
+    Args:
+        classifier: the one around.
+        module: what the network offers.
+    """
+
+    def __init__(self, classifier: Classifier, module: nn.Module) -> None:
+        super().__init__()
+        self.classifier, self.module = classifier, module
+
+    def forward(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
+        """Logits to attack."""
+        logits: Tensor = self.module(self.classifier.prepared(images))
+        return logits
 
 
 def classifier_around(network: nn.Module, blueprint: Blueprint, notes: tuple[str, ...] = ()) -> Classifier:

@@ -12,7 +12,7 @@ from torch import nn
 from poise.core.misuse import Misuse, suggestion
 from poise.models.blueprint import Blueprint
 from poise.models.checkpoints import first_line, lay_over
-from poise.models.classifier import Classifier
+from poise.models.classifier import Classifier, classifier_around
 from poise.models.probing import class_count
 from poise.models.request import Request
 
@@ -87,4 +87,4 @@ def _classifier(network: object, request: Request) -> Classifier:
     shape = request.needed_shape()
     classes = request.class_names(class_count(network, shape, request.address))
     blueprint = Blueprint(address=request.address, classes=classes, shape=shape, options=dict(request.options))
-    return Classifier(network, blueprint, request.notes)
+    return classifier_around(network, blueprint, request.notes)

@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch import nn
 
 from poise.attacks.apgd import APGD
 from poise.attacks.driver import run_search
 from poise.attacks.search import Problem
 from poise.core.misuse import Misuse
 from poise.core.streams import Stream
+from poise.data import InMemory
 from poise.evaluation.certificates import certification as room
 from poise.evaluation.certificates.certification import Certification, certify, default_method
 from poise.evaluation.certificates.sampling import Sampling
 from poise.models import Blueprint, Classifier, smooth
+from poise.models.mixing import MixedClassifier
 from tests.evaluation.certificates.networks import mixed, named
 from tests.models_for_tests import random_images
 
@@ -147,6 +150,40 @@ def test_a_classifier_that_changes_images_before_what_is_certified_is_refused(su
     method = "local" if kind == "mixture" else "smoothing"
     with pytest.raises(Misuse, match="must hand images on as they are"):
         _certified(whole, images, method=method, norm="l2", sampling=QUICK)
+
+
+@pytest.mark.parametrize("method", ["lipschitz", "local", "smoothing"])
+def test_images_outside_the_box_are_refused(subject, method):
+    model, images = subject
+    given = smooth(model, sigma=0.1) if method == "smoothing" else model
+    shifted = images.images(torch.arange(len(images))) * 3
+    outside = InMemory(images.address, images.classes, images.ids, images.labels, shifted)
+    with pytest.raises(Misuse, match=r"images must lie in \[0, 1\]"):
+        _certified(given, outside, method, "l2", sampling=QUICK)
+
+
+def test_a_network_in_half_precision_is_refused_where_bounds_are_carried_through_it(subject):
+    model, images = subject
+    with pytest.raises(Misuse, match=r"one in torch\.bfloat16 is far from it: open it in float32"):
+        _certified(copy.deepcopy(model).bfloat16(), images)
+
+
+def test_nothing_is_proven_of_a_mixture_that_ties_by_rounding(subject):
+    """Both branches are as sure as float64 can say, of different classes."""
+    _, images = subject
+    branches = []
+    for favoured in (0, 1):
+        linear = nn.Linear(images.images(torch.arange(1)).numel(), len(images.classes))
+        nn.init.zeros_(linear.bias).data[favoured] = 60.0
+        nn.init.normal_(linear.weight, std=1e-3)
+        blueprint = Blueprint(address="made", classes=images.classes, shape=images.shape)
+        branches.append(Classifier(nn.Sequential(nn.Flatten(), linear), blueprint))
+    some = images.images(torch.arange(len(images)))
+    known = InMemory(images.address, images.classes, images.ids, torch.ones_like(images.labels), some)
+    for alpha, follows in ((0.50000001, False), (0.5001, True)):
+        whole = MixedClassifier.of(*branches, alpha).eval()
+        assert bool((whole(some).argmax(1) == 1).all()) == follows
+        assert bool((_certified(whole, known, "lipschitz", "l2").radii > 0).all()) == follows
 
 
 def test_other_classes_are_refused(subject):

@@ -182,7 +182,15 @@ def test_a_mixture_is_saved_loaded_mixed_again_and_found_by_its_address(tmp_path
     assert torch.equal(loaded.eval()(images), outer.eval()(images))
     assert loaded.digest() == outer.digest()
     assert (loaded.alpha_low, loaded.robust.alpha_high) == (0.75, 0.9)
-    assert list(loaded.surrogates()) == ["robust", "standard", "robust robust", "robust standard", "robust gate"]
+    assert list(loaded.surrogates()) == [
+        "joint",
+        "robust",
+        "standard",
+        "robust joint",
+        "robust robust",
+        "robust standard",
+        "robust gate",
+    ]
     gate = [name for name in loaded.state_dict() if "gate" in name]
     assert gate
     assert all(name.startswith("network.robust.network.gate") for name in gate)

@@ -51,7 +51,7 @@ def test_the_mixture_is_the_definition_with_the_slope_of_the_margin():
 
 def test_it_is_saved_and_attacked_through_a_soft_vote(tmp_path):
     mixed, images = _biased().eval(), _some().requires_grad_()
-    assert list(mixed.surrogates()) == ["robust", "standard", "gate", "robust soft"]
+    assert list(mixed.surrogates()) == ["joint", "robust", "standard", "gate", "robust soft"]
     assert (torch.autograd.grad(mixed.robust(images).sum(), images)[0] == 0).all()
     soft = mixed.surrogates()["robust soft"](images)
     assert (torch.autograd.grad(soft[:, 0].sum(), images)[0].flatten(1).abs().amax(1) > 0).all()

@@ -18,7 +18,7 @@ from poise.core.threat import Threat
 from poise.data import ImageSet, Splits, sample
 from poise.evaluation import Examination, Suite
 from poise.models import Classifier
-from poise.models.mixing import Blend, Gate, MixedClassifier, plan_gate
+from poise.models.mixing import Blend, Gate, MixedClassifier, plan_gate, shown_alpha
 from poise.models.mixing.calibration import Calibrated, HeldOut, calibrated_scale, calibrated_sharpening
 from poise.models.mixing.sharpening import Sharpening
 from poise.objectives import Objective
@@ -169,7 +169,7 @@ def _highs(low: float) -> list[float]:
 
 def _told(found: Calibrated) -> Blend:
     say(
-        f"calibrated: alpha {found.blend.alpha_low:.4g} keeps {found.kept:.1%} of its right predictions "
-        f"under attack and lets {found.fixable:.1%} of its clean mistakes be put right"
+        f"calibrated: alpha {shown_alpha(found.blend.alpha_low)} keeps {found.kept:.1%} of its right predictions "
+        f"under attack and lets {found.fixable:.1%} of its clean mistakes be overturned"
     )
     return found.blend

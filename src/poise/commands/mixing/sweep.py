@@ -30,7 +30,7 @@ from poise.evaluation import (
 )
 from poise.evaluation.frontier import Alphas, Point
 from poise.models import Classifier
-from poise.models.mixing import Blend, MixedClassifier
+from poise.models.mixing import Blend, MixedClassifier, shown_alpha
 from poise.models.mixing.calibration import HeldOut
 
 ALPHA_STEPS = 20
@@ -98,8 +98,8 @@ def _names(blends: Sequence[Blend]) -> list[str]:
     scales = [blend.scale_robust if blend.sharpening is None else blend.sharpening.scale for blend in blends]
     said = len(set(scales)) > 1
     return [
-        f"alpha {blend.alpha_low:.6g}"
-        + (f" to {blend.alpha_high:.6g}" if blend.alpha_high > blend.alpha_low else "")
+        f"alpha {shown_alpha(blend.alpha_low)}"
+        + (f" to {shown_alpha(blend.alpha_high)}" if blend.alpha_high > blend.alpha_low else "")
         + (f", scale {scale:.4g}" if said else "")
         for blend, scale in zip(blends, scales, strict=True)
     ]

@@ -13,6 +13,7 @@ import torch
 
 from poise.core.batch import Batch
 from poise.core.misuse import Misuse, suggestion
+from poise.core.norms import refuse_outside
 from poise.core.progress import Watch, unwatched
 from poise.core.threat import NORMS, Norm
 from poise.data import ImageSet, batches
@@ -86,8 +87,9 @@ def certify(
         watch: told of progress.
 
     Raises:
-        Misuse: for images of other classes, a method that does not fit the classifier, a network with a layer that has
-            no rule, and a journal of another certification.
+        Misuse: for images of other classes or outside [0, 1], a method that does not fit the classifier, a network with
+            a layer that has no rule or, where bounds are carried through it, in half precision, and a journal of
+            another certification.
     """
     if tuple(images.classes) != classifier.classes:
         raise Misuse(
@@ -132,11 +134,18 @@ def _by_bounds(core: Core, images: ImageSet, certification: Certification, watch
     norm, local = certification.norm, certification.method == "local"
     if needed_margin(core.alpha) == math.inf:
         return Certificate(method=certification.method, norm=norm, radii=np.zeros(len(images)), facts=_mixing(core))
+    if core.robust.dtype.itemsize < torch.float32.itemsize:
+        raise Misuse(
+            f"bounds are proven of a network in exact arithmetic, and one in {core.robust.dtype} is far from it: open "
+            "it in float32"
+        )
     bounded = Bounded(captured(core.robust), norm, core.alpha, core.scale)
     size = math.prod(images.shape)
     widest = {"l2": math.sqrt(size), "linf": 1.0, "l1": float(size)}[norm]
     found: list[np.ndarray] = []
     for batch in batches(images, batch_size=certification.batch_size, device=core.robust.device):
+        done = sum(part.shape[1] for part in found)
+        refuse_outside(batch.images, images.ids[done : done + len(batch)])
         steps = bounded.radii(batch.images.double(), local=local, largest=min(certification.largest or widest, widest))
         right = (steps.classes == batch.labels).double()
         radii = torch.stack([steps.probabilities, steps.margins, steps.local]) * right
@@ -194,6 +203,7 @@ def _waves(
     for start in range(0, len(rows), _WAVE):
         chosen = torch.tensor(rows[start : start + _WAVE])
         batch = Batch(images.images(chosen), images.labels[chosen], images.keys[chosen]).to(device)
+        refuse_outside(batch.images, [images.ids[row] for row in chosen.tolist()])
         outcomes = sampled(smoothed, batch, sampling, alpha)
         yield [Outcome(int(chosen[each.row]), each.prediction, each.radius, each.total) for each in outcomes]
 

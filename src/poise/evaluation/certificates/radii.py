@@ -22,20 +22,22 @@ from poise.core.misuse import Misuse
 Rows = Float[Tensor, "n classes"]
 PerRow = Float[Tensor, " n"]
 
-_HALF = 0.5
+_MAJORITY = 0.5 + 2**-20
+"""The least alpha at which something is proven: nearer to 1/2 a sure robust branch and a sure standard one tie in
+float32."""
 
 
 def needed_margin(alpha: float) -> float:
     """How far h_c must lead every other h_i for the mixture to follow it whatever g says: (1 - alpha) / alpha.
 
-    Infinite below alpha = 1/2, where g alone can decide.
+    Infinite for alpha up to 1/2, where g alone can decide, and so little above that rounding can.
 
     Args:
         alpha: weight of the robust branch, in [0, 1]; for a mixing network the lowest that it can give.
     """
     if not 0 <= alpha <= 1:
         raise Misuse(f"alpha is a weight in [0, 1]; got {alpha}")
-    return (1 - alpha) / alpha if alpha >= _HALF else math.inf
+    return (1 - alpha) / alpha if alpha >= _MAJORITY else math.inf
 
 
 def smoothed_score_constant(sigma: float) -> float:
@@ -57,7 +59,7 @@ def lipschitz_radius(
         probabilities: h(x).
         classes: c.
         constants: Lipschitz constant of each class' probability, in the norm that the radius is in.
-        alpha: weight of the robust branch; below 1/2 nothing is proven.
+        alpha: weight of the robust branch; up to 1/2 nothing is proven.
 
     Returns:
         Radii of open balls: at the radius itself f may tie.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from poise.evaluation.soundness.check import Check
 from poise.evaluation.soundness.examined import Examined
 from poise.evaluation.soundness.finding import Finding
@@ -14,7 +16,8 @@ class Adaptive(Check[Examined]):
     A mixture can hide its branches' weaknesses behind a saturated softmax, a gate that has made up its mind, or a
     nonlinearity: figures of MixedNUTS fall when gradients are taken elsewhere (arXiv 2402.02263), and RobustBench asks
     such models for adaptive attacks. Hard votes of a smoothed model have no gradient. A model that offers surrogate
-    outputs must have been attacked through each of them; a missing one blocks.
+    outputs must have been attacked through each of them; a missing one blocks. So does a mixture or a smoothing inside
+    a model that offers nothing.
 
     Limits: it knows what the model offers, not what would be worth offering. Cost: none.
     """
@@ -29,4 +32,13 @@ class Adaptive(Check[Examined]):
             return self.finding(
                 "block", f"{len(missing)} of {len(offered)} surrogate outputs were not attacked: {', '.join(missing)}"
             )
+        if not offered and (inside := _hidden(given.model)):
+            return self.finding(
+                "block", f"inside the model is a {inside}, whose surrogate outputs the model around it does not offer"
+            )
         return self.finding("pass", f"attacked through {', '.join(('the model itself', *offered))}")
+
+
+def _hidden(model: nn.Module) -> str:
+    """The class of a module inside a model that is worth attacking through more than its output; empty without one."""
+    return next((type(each).__name__ for each in model.modules() if hasattr(each, "face")), "")

@@ -5,7 +5,7 @@ outputs through which it must be attacked. Start with `mixed`, then `logspace` f
 be chosen, `gate` for the network that chooses alpha by itself, `sharpening` for the mixture without training.
 """
 
-from poise.models.mixing.blend import Blend
+from poise.models.mixing.blend import Blend, shown_alpha
 from poise.models.mixing.gate import Gate, GatePlan, plan_gate
 from poise.models.mixing.mixed import MixedClassifier
 from poise.models.mixing.neighbours import NeighbourClassifier, SlopeGate
@@ -20,4 +20,5 @@ __all__ = [
     "Sharpening",
     "SlopeGate",
     "plan_gate",
+    "shown_alpha",
 ]

@@ -76,3 +76,11 @@ class Blend:
             return cls(**own, sharpening=Sharpening(**inner) if inner else None)  # type: ignore[arg-type]
         except TypeError as error:
             raise Misuse(f"not a blend of two classifiers: {error}") from None
+
+
+def shown_alpha(alpha: float) -> str:
+    """An alpha with three digits of what either branch is left with: near 1 all of its meaning lies in the rest."""
+    rest = min(alpha, 1 - alpha)
+    if rest <= 0:
+        return f"{alpha:g}"
+    return f"{alpha:.{math.ceil(-math.log10(rest)) + 2}f}".rstrip("0")

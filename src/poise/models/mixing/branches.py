@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -62,8 +62,8 @@ def refuse_strangers(standard: Classifier, robust: Classifier) -> None:
     """
     if standard.classes != robust.classes:
         raise Misuse(
-            f"the branches tell different classes apart: {', '.join(standard.classes[:3])}, ... and "
-            f"{', '.join(robust.classes[:3])}, ...; both must know the same, in the same order"
+            f"the branches tell different classes apart: {_difference(standard.classes, robust.classes)}; both must "
+            "know the same, in the same order"
         )
     for what in ("dtype", "device"):
         if getattr(standard, what) != getattr(robust, what):
@@ -75,3 +75,11 @@ def refuse_strangers(standard: Classifier, robust: Classifier) -> None:
             f"the branches were opened for images of shape {standard.blueprint.shape} and {robust.blueprint.shape}; "
             "open both for the images of the data (open_model(..., shape=...)), each resizes inside"
         )
+
+
+def _difference(first: Sequence[str], second: Sequence[str]) -> str:
+    """Where two lists of classes part."""
+    if len(first) != len(second):
+        return f"{len(first)} and {len(second)}"
+    at = next(at for at, (one, other) in enumerate(zip(first, second, strict=True)) if one != other)
+    return f"class {at} is {first[at]!r} to the standard and {second[at]!r} to the robust one"

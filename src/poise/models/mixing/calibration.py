@@ -61,8 +61,9 @@ class Calibrated(NamedTuple):
 
     Args:
         blend: constant alpha, with a scale or a sharpening.
-        kept: share of the attacked and right whose margin the standard branch cannot overturn.
-        fixable: share of the clean and wrong that it can.
+        kept: share of the attacked and right that stay right whatever the standard branch votes for.
+        fixable: share of the clean and wrong whose margin the standard branch can overturn, if not always for the
+            true class.
     """
 
     blend: Blend
@@ -113,16 +114,28 @@ def _at_cutoff(held_out: HeldOut, keep: float, blend: Blend) -> Calibrated:
     """The blend at the alpha whose cutoff leaves a share `keep` of the right predictions under attack above it."""
     if not 0 < keep < 1:
         raise Misuse(f"calibration keeps a share of the robust predictions, above 0 and below 1; got {keep}")
-    kept, lost = (_margins(blend, logits) for logits in (held_out.kept, held_out.lost))
-    cutoff = float(kept.quantile(1 - keep))
+    kept, lost = _leads(blend, held_out.kept), _margins(blend, held_out.lost)
+    cutoff = max(float(kept.quantile(1 - keep)), 0.0)  # below 0 the nonlinearity itself puts another class first
     alpha = 1 / (1 + cutoff)
     chosen = replace(blend, alpha_low=alpha, alpha_high=alpha)
     return Calibrated(chosen, float((kept >= cutoff).double().mean()), float((lost < cutoff).double().mean()))
 
 
 def _best(found: list[Calibrated]) -> Calibrated:
-    """The choice that lets most clean mistakes be put right; the first of equals."""
-    return max(found, key=lambda choice: choice.fixable)
+    """The choice that lets most clean mistakes be overturned; the first of equals.
+
+    At alpha 1 none can be, and the branch's votes may not even be its own: the last resort, and then what keeps most.
+    """
+    return max(found, key=lambda choice: (choice.fixable, 2.0 if choice.blend.alpha_low < 1 else choice.kept))
+
+
+def _leads(blend: Blend, logits: Tensor) -> Tensor:
+    """Probability of the robust branch's own choice minus that of the strongest other class, as they enter the mixture.
+
+    Below 0 where a nonlinearity, which may fall before it rises, makes another class of it.
+    """
+    chosen, vote = logits.argmax(1, keepdim=True), blend.robust_logits(logits).softmax(1)
+    return vote.gather(1, chosen)[:, 0] - vote.scatter(1, chosen, -torch.inf).amax(1)
 
 
 def _margins(blend: Blend, logits: Tensor) -> Tensor:

@@ -57,8 +57,7 @@ def default_layers(classifier: Classifier) -> tuple[str, ...]:
     Raises:
         Misuse: where nothing can be read.
     """
-    with torch.no_grad(), evaluating(classifier):
-        blank = torch.zeros(1, *classifier.blueprint.shape, dtype=classifier.dtype, device=classifier.device)
+    with _trying(classifier) as blank:
         if hasattr(classifier.network, "forward_intermediates"):
             network: Any = classifier.network
             found = network.forward_intermediates(classifier.prepared(blank), output_fmt="NCHW")[1]
@@ -67,10 +66,32 @@ def default_layers(classifier: Classifier) -> tuple[str, ...]:
 
 
 def channels(classifier: Classifier, layers: Sequence[str]) -> tuple[int, ...]:
-    """How many channels stand at each of these layers, seen on a blank image."""
+    """How many channels stand at each of these layers, seen on a blank image.
+
+    Raises:
+        Misuse: for layers that do not see one image as one, as those inside a smoothing, which see its noisy copies.
+    """
+    with _trying(classifier) as blank:
+        features = seen_by(classifier, blank, layers).features
+    if any(len(feature) != len(blank) for feature in features):
+        raise Misuse(
+            f"the layers {', '.join(layers)} of {classifier.blueprint.address} see an image as {len(features[0])}, and "
+            "a gate wants one; mix it with a constant alpha (--method constant)"
+        )
+    return tuple(feature.shape[1] for feature in features)
+
+
+@contextmanager
+def _trying(classifier: Classifier) -> Iterator[Tensor]:
+    """A blank image for a classifier in eval mode; its errors are told as what cannot be done."""
     with torch.no_grad(), evaluating(classifier):
-        blank = torch.zeros(1, *classifier.blueprint.shape, dtype=classifier.dtype, device=classifier.device)
-        return tuple(feature.shape[1] for feature in seen_by(classifier, blank, layers).features)
+        try:
+            yield torch.zeros(1, *classifier.blueprint.shape, dtype=classifier.dtype, device=classifier.device)
+        except (RuntimeError, TypeError) as error:
+            raise Misuse(
+                f"the features of {classifier.blueprint.address} cannot be read ({str(error).splitlines()[0]}); mix it "
+                "with a constant alpha (--method constant)"
+            ) from error
 
 
 def _chosen(sizes: list[tuple[int, ...]]) -> tuple[int, int]:

@@ -96,7 +96,7 @@ def plan_gate(
         robust_layers: the same for the robust branch.
 
     Raises:
-        Misuse: where nothing can be read, or for a width that is not positive.
+        Misuse: where nothing can be read, as of a smoothed branch, or for a width that is not positive.
     """
     if not width > 0:
         raise Misuse(f"a gate's width is a positive share of the branches' channels; got {width}")

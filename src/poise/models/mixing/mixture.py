@@ -64,7 +64,7 @@ class Mixture(nn.Module):
         if self._of_one_branch and not with_gate:
             return self._alone(self.robust(images) if self.blend.alpha_low else self.standard(images))
         standard, robust, raw = self.seen(images)
-        mixed = self.mixed(standard, robust, raw).to(standard.dtype)
+        mixed = _single(self.mixed(standard, robust, raw), standard)
         return torch.cat([mixed, self._needed(raw)[:, None].to(mixed.dtype)], dim=1) if with_gate else mixed
 
     def of_outputs(
@@ -73,7 +73,7 @@ class Mixture(nn.Module):
         """What `forward` says of images whose outputs `seen` has given before; no branch runs."""
         if self._of_one_branch:
             return self._alone(robust if self.blend.alpha_low else standard)
-        return self.mixed(standard, robust, raw).to(standard.dtype)
+        return _single(self.mixed(standard, robust, raw), standard)
 
     @torch.no_grad()
     def measure(self, images: Float[Tensor, "n *shape"]) -> None:
@@ -129,10 +129,15 @@ class Mixture(nn.Module):
     def _alone(self, logits: Float[Tensor, "n classes"]) -> LogProbabilities:
         """The mixture at alpha 1 or 0, from the logits of the branch that decides."""
         if self.blend.alpha_low:
-            return self.robust_vote(logits).to(logits.dtype)
-        return log_probabilities(self.blend.scale_standard * logits.double()).to(logits.dtype)
+            return _single(self.robust_vote(logits), logits)
+        return _single(log_probabilities(self.blend.scale_standard * logits.double()), logits)
 
     def _needed(self, raw: Tensor | None) -> Tensor:
         if raw is None:
             raise Misuse("this mixture has a constant alpha and no gate")
         return raw
+
+
+def _single(mixed: LogProbabilities, logits: Tensor) -> Tensor:
+    """The mixture's output in the dtype of the logits it is made of, and in float32 at least: coarser ones tie."""
+    return mixed.to(torch.promote_types(logits.dtype, torch.float32))

@@ -145,8 +145,8 @@ class SlopeGate(nn.Module):
     ) -> tuple[Float[Tensor, "n classes"], Float[Tensor, " n"]]:
         """The standard branch's logits and the raw gate, in one pass forward and one back; differentiable in images."""
         wanted = torch.is_grad_enabled() and images.requires_grad
-        with torch.enable_grad():
-            leaf = images if wanted else images.detach().requires_grad_()
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            leaf = images if wanted else images.detach().clone().requires_grad_()
             logits = standard(leaf)
             top = logits.topk(2, dim=1).values
             slope = torch.autograd.grad((top[:, 0] - top[:, 1]).sum(), leaf, create_graph=wanted, retain_graph=wanted)[

@@ -21,7 +21,9 @@ class Sharpening:
     """M(z) = scale |u|^power sign(u), with u = GELU(LN(z) + shift) and LN a standardisation of each row of logits.
 
     MixedNUTS (arXiv 2402.02263) as in its official code: LN takes mean and unbiased variance over the largest logits
-    alone. All of it is computed in float64, as alpha near 1 lets the third decimal of a probability decide.
+    alone. All of it is computed in float64, as alpha near 1 lets the third decimal of a probability decide. A GELU
+    falls until -0.75 before it rises: where even the largest logit comes to lie below 0 the order may change, and the
+    vote is then another class's than the branch's. Calibration counts such votes as lost.
 
     Args:
         scale: above 0.

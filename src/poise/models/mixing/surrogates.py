@@ -13,21 +13,30 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from poise.core.streams import Stream
+from poise.models.classifier import Classifier
 from poise.models.mixing.logspace import log_mean, log_of
 from poise.models.mixing.mixture import Mixture
 
 _BARE_SHARE = 0.9
 """Part of the robust vote that has no nonlinearity in the smooth mixture; arXiv 2402.02263, official code."""
 
+_PROBES = 16
+"""Random images by which `Joint` tells how large a branch's logits are."""
+
 
 def surrogates_of(mixture: Mixture) -> Mapping[str, nn.Module]:
     """Modules from images to logits, by name, the likeliest to succeed first.
 
-    robust, standard: each branch alone, so that transfer from either counts. gate: see `RawGate`, where alpha is
-    learned. linear: see `Linear`, where there is a nonlinearity. What the branches themselves offer follows under their
-    names, as when a mixture is mixed again.
+    joint: see `Joint`. robust, standard: each branch alone, so that transfer from either counts. gate: see `RawGate`,
+    where alpha is learned. linear: see `Linear`, where there is a nonlinearity. What the branches themselves offer
+    follows under their names, as when a mixture is mixed again.
     """
-    found: dict[str, nn.Module] = {"robust": mixture.robust, "standard": mixture.standard}
+    found: dict[str, nn.Module] = {
+        "joint": Joint(mixture),
+        "robust": mixture.robust,
+        "standard": mixture.standard,
+    }
     if mixture.gate is not None:
         found["gate"] = RawGate(mixture)
     if mixture.blend.sharpening is not None:
@@ -36,6 +45,44 @@ def surrogates_of(mixture: Mixture) -> Mapping[str, nn.Module]:
         inner = getattr(mixture, role).surrogates()
         found |= {f"{role} {name}": module for name, module in inner.items()}
     return found
+
+
+class Joint(nn.Module):
+    """Both branches' logits, brought to one size and added: an attack moves both at once, and nothing saturates.
+
+    Where one branch is sure, the mixture's own gradient is the other's alone, and an attack on either branch leaves the
+    other as it was. Sizes are standard deviations over the classes, on random images, so that they are the same for
+    every image. A branch without useful gradients speaks through what it offers in its place.
+
+    Args:
+        mixture: any.
+    """
+
+    scales: Tensor
+
+    def __init__(self, mixture: Mixture) -> None:
+        super().__init__()
+        self.standard, self.robust = _outspoken(mixture.standard), _outspoken(mixture.robust)
+        shape, dtype, device = mixture.robust.blueprint.shape, mixture.robust.dtype, mixture.robust.device
+        probes = Stream.seeded(0).fold("joint").uniform(torch.arange(_PROBES), tuple(shape)).to(device, dtype)
+        with torch.no_grad():
+            spread = [branch(probes).double().std(dim=1).mean() for branch in (self.standard, self.robust)]
+        scales = torch.stack(spread)
+        usable = scales.isfinite() & (scales > 0)
+        self.register_buffer("scales", torch.where(usable, scales, 1.0), persistent=False)
+
+    def forward(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
+        """Logits to attack."""
+        standard, robust = self.standard(images), self.robust(images)
+        scales = self.scales.to(standard.dtype)
+        joint: Tensor = standard / scales[0] + robust / scales[1]
+        return joint
+
+
+def _outspoken(branch: Classifier) -> nn.Module:
+    """What a branch offers to an attack on both, or the branch itself."""
+    offered = branch.surrogates()
+    return next((offered[name] for name in ("joint", "soft") if name in offered), branch)
 
 
 class RawGate(nn.Module):

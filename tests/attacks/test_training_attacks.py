@@ -172,6 +172,21 @@ def test_the_number_of_steps_follows_the_schedule_where_asked(attack):
     assert attack.at(0.3).at(1.0).steps == 3
 
 
+def test_however_few_its_steps_are_pgd_gets_to_the_border():
+    """By default all steps together go 2.5 epsilon far, and one at most 1.25."""
+    assert [PGD(steps=steps).stride for steps in (1, 2, 5, 10, 20)] == [1.25, 1.25, 0.5, 0.25, 0.125]
+    for given in ("auto", 0.25):
+        attack = PGD(steps=10, step_size=given, steps_follow=True)
+        assert [attack.at(share).stride for share in (0.1, 0.2, 0.5, 1.0)] == pytest.approx([1.25, 1.25, 0.5, 0.25])
+    assert PGD(steps=4, step_size=2.0, steps_follow=True).at(0.1).stride == 2.0
+    torch.manual_seed(1)
+    model, data = nn.Sequential(nn.Flatten(), nn.Linear(9, 2)).double(), batch(40, (1, 3, 3), 2)
+    data.images.mul_(0.2).add_(0.4)
+    found = [attack.perturb(model, data, 0.01, "linf", STREAM) for attack in (PGD(), PGD(steps_follow=True).at(0.2))]
+    assert torch.allclose(*found), "of a linear network two steps find what ten find"
+    assert torch.allclose((found[1] - data.images).abs(), torch.full_like(found[1], 0.01))
+
+
 @pytest.mark.parametrize("attack", [PGD(), AutoPGD(), FGSM()])
 def test_otherwise_an_attack_is_the_same_at_every_share(attack):
     assert attack.at(0.1) is attack

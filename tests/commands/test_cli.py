@@ -22,6 +22,8 @@ def _said(capsys, *words: str) -> tuple[int, str]:
     ("words", "line"),
     [
         ("finetun", "unknown command 'finetun'; did you mean 'finetune'?"),
+        ("finetune small --transfer.blocks 2", "'--transfer.blocks' is an option of last; choose with --transfer last"),
+        ("finetune small --objective mixing", "this model has none: see poise mix"),
         ("finetune small --modle x", "unknown option '--modle'; did you mean '--model'?"),
         ("finetune small --schedule hing", "unknown schedule 'hing'; did you mean 'hinge'?"),
         ("finetune small --schedule.stp 0.5", "unknown option '--schedule.stp'; did you mean 'stop'?"),

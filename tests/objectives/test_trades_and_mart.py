@@ -148,7 +148,10 @@ def test_at_epsilon_zero_this_is_ordinary_training(objective):
     model, data = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)).double().train(), batch(8, (4,), 3)
     for epsilon in (0.0, torch.zeros(8)):
         step = Step(model, data, epsilon, "linf", STREAM)
-        assert torch.equal(objective.terms(step)["loss"], Standard().terms(step)["loss"])
+        terms, plain = objective.terms(step), Standard().terms(step)
+        assert torch.equal(terms["loss"], plain["loss"])
+        assert terms["clean"] == terms["accuracy"] == plain["accuracy"], "an epoch's mean is over steps of both kinds"
+        assert terms["divergence"] == 0
 
 
 @pytest.mark.parametrize("attack", [PGD(steps=5), FGSM(), AutoPGD(steps=4)], ids=["pgd", "fgsm", "autopgd"])

@@ -99,9 +99,8 @@ def test_batch_statistics_are_averaged_and_counts_copied():
 
 
 def test_averaging_changes_no_step():
-    model = _network()
     plain, averaged = TRADES(attack=PGD(steps=2)), Averaged(objective=TRADES(attack=PGD(steps=2)))
-    losses = [objective.terms(_step(model, objective))["loss"] for objective in (plain, averaged)]
+    losses = [objective.terms(_step(_network(), objective))["loss"] for objective in (plain, averaged)]
     assert torch.equal(*losses)
 
 
@@ -221,41 +220,58 @@ class _Up(Attack):
         return batch.images + self.part * epsilon
 
 
-def _guarded(**options) -> tuple[Guarded, Step]:
-    """An own attack that never fools the network, and a judge that always does."""
+def _guarded(count: int = 64, **options) -> tuple[Guarded, Step]:
+    """An own attack that never fools the network, and a judge that does at epsilon 0.1, and at 0.01 does not."""
     objective = Guarded(objective=Adversarial(attack=_Up(part=0.5)), judge=_Up(), **options)
-    data = batch(8, (4,), 1, dtype=torch.float32)
+    data = batch(count, (4,), 1, dtype=torch.float32)
     data.images.fill_(0.0)
     return objective, Step(_OneWay(0.06), data, 0.1, "linf", STREAM, state=objective.begin(_OneWay(0.06)))
 
 
-def _run(objective: Objective, step: Step, steps: int) -> list[dict[str, float]]:
+def _run(objective: Objective, step: Step, steps: int, easy: int = 0) -> list[dict[str, float]]:
+    """So many steps, the first of them at a tenth of epsilon."""
     rows, state = [], step.state
-    for _ in range(steps):
-        terms = objective.terms(replace(step, state=state))
+    for number in range(steps):
+        epsilon = step.epsilon * (0.1 if number < easy else 1)
+        terms = objective.terms(replace(step, state=state, epsilon=epsilon))
         state = objective.advance(step.model, state, {name: value.detach() for name, value in terms.items()})
         rows.append({name: float(value.detach()) for name, value in terms.items()})
     return rows
 
 
 def test_a_guard_notices_a_collapse_and_compares_as_often_as_asked():
-    rows = _run(*_guarded(every=3), 7)
-    assert [row["compared"] for row in rows] == [1, 0, 0, 1, 0, 0, 1]
-    assert [row["collapsed"] for row in rows] == [0, 1, 1, 1, 1, 1, 1]
-    assert {(row["own_attack"], row["judged"]) for row in rows} == {(1, 0)}
+    rows = _run(*_guarded(every=3), 7, easy=1)
+    assert [row["compared"] for row in rows] == [64, 0, 0, 64, 0, 0, 64]
+    assert [row["collapsed"] for row in rows] == [0, 0, 0, 0, 1, 1, 1]
+    assert [(row["own_attack"], row["judged"]) for row in rows] == [(1, 1)] * 3 + [(1, 0)] * 4
+    assert {(row["collapse_own"], row["collapse_judged"]) for row in rows[4:]} == {(1, 0)}
     assert {row["accuracy"] for row in rows} == {1}
 
 
+def test_a_network_that_has_yet_to_learn_has_not_collapsed():
+    """Its own attack leaves everything and the judge's nothing from the first step on: nothing was lost."""
+    assert {row["collapsed"] for row in _run(*_guarded(every=1), 5)} == {0}
+
+
+def test_a_guard_draws_no_conclusion_from_a_few_images():
+    """Batches of 16: four of them make a comparison, and what comes after it another."""
+    rows = _run(*_guarded(count=16, every=1), 10, easy=5)
+    assert [row["collapsed"] for row in rows] == [0, 0, 0, 0, 0, 0, 0, 0, 1, 1]
+    assert rows[-1]["collapse_judged"] == 0.25
+    whole, step = _guarded(count=16, every=1)
+    assert [row["collapsed"] for row in _run(whole, replace(step, whole=64), 3, easy=1)] == [0, 0, 1]
+
+
 def test_a_guard_may_switch_to_the_judges_attack():
-    rows = _run(*_guarded(every=2, switch=True), 5)
-    assert [row["accuracy"] for row in rows] == [1, 0, 0, 0, 0]
-    assert [row["compared"] for row in rows] == [1, 0, 0, 0, 0]
+    rows = _run(*_guarded(every=2, switch=True), 6, easy=1)
+    assert [row["accuracy"] for row in rows] == [1, 1, 1, 0, 0, 0]
+    assert [row["compared"] for row in rows] == [64, 0, 64, 0, 0, 0]
 
 
 def test_a_guard_is_silent_where_the_judge_finds_little_more():
     objective, step = _guarded(every=1)
     objective = replace(objective, judge=_Up(part=0.55))
-    assert [row["collapsed"] for row in _run(objective, step, 3)] == [0, 0, 0]
+    assert [row["collapsed"] for row in _run(objective, step, 3, easy=1)] == [0, 0, 0]
 
 
 def test_a_guard_rests_without_a_budget():

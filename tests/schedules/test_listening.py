@@ -21,7 +21,7 @@ def _shares(schedule: Schedule, heard: Sequence[tuple[float, float]]) -> list[fl
     for epoch, (clean, robust) in enumerate(heard):
         shares.append(schedule.share(Moment(epoch / len(heard), epoch=epoch, memory=memory)))
         end = Moment((epoch + 1) / len(heard), epoch=epoch + 1, memory=memory)
-        memory = schedule.heard(end, {"clean": clean, "robust": 0.0, "robust_now": robust})
+        memory = schedule.heard(end, {"clean": clean, "robust": 0.0, "robust_now": robust, "learned": 1.0})
     return shares
 
 
@@ -63,6 +63,14 @@ def test_adaptive_does_not_wait_for_ever_at_epsilon_zero():
     shares = _shares(Adaptive(), growing)
     assert shares[:4] == pytest.approx([0, 0, 0, 1 / 7])
     assert shares[9:] == [1, 1, 1]
+
+
+def test_adaptive_leaves_a_network_in_peace_that_has_learned_nothing():
+    memory, schedule = Adaptive().begin(), Adaptive()
+    for epoch, learned in enumerate([0.0] * 8 + [1.0] * 2):
+        moment = Moment((epoch + 1) / 20, epoch=epoch + 1, memory=memory)
+        memory = schedule.heard(moment, {"clean": 0.42, "robust_now": 0.42, "learned": learned})
+        assert (memory["share"] > 0) == (epoch >= 8)
 
 
 def test_adaptive_that_went_down_to_zero_waits_for_its_accuracy_and_then_goes_on():

@@ -131,12 +131,43 @@ def test_robust_accuracy_that_breaks_down_under_an_attack_that_is_withstood_is_o
     assert _kinds(spared) == []
 
 
+def test_a_network_that_has_not_learned_the_task_overfits_to_no_attack():
+    """One that says the same class to everything withstands all attacks; the fall from there is no loss."""
+    rows = _rows([0.1, 0.16, 0.8], [0.1, 0.16, 0.02], train_accuracy=[0.1, 0.2, 0.77])
+    assert _kinds(rows) == []
+
+
+def test_robustness_that_never_came_under_an_attack_that_is_withstood_is_overfitting():
+    rows = _rows([0.6, 0.7, 0.8], [0.02, 0.01, 0.0], train_accuracy=[0.9, 0.95, 0.97])
+    (remark,) = adaptation(rows, replace(TEN, epochs=3)).remarks
+    assert remark.kind == "catastrophic-overfitting"
+    assert "or on its training images alone" in remark.text
+
+
+def test_a_network_that_knows_its_training_images_is_not_called_unable_to_learn():
+    text = adaptation(_rows([0.1, 0.16], train_accuracy=[0.6, 0.79]), TEN).remarks[0].text
+    assert "79.0 % right, so that averages of its batch norms may lag behind" in text
+    assert "no attack is to blame" not in text.lower()
+
+
+def test_what_needs_no_validation_is_said_without():
+    guard = {"train_collapsed": [0, 1], "train_collapse_own": [0, 0.9], "train_collapse_judged": [0, 0.1]}
+    rows = [{name: value for name, value in row.items() if "validation" not in name} for row in _rows([0, 0], **guard)]
+    assert _kinds(rows) == ["catastrophic-overfitting"]
+    short = [row | {"epsilon": 0.05, "train/collapsed": 0} for row in rows]
+    assert _kinds(short, replace(TEN, epochs=2, schedule=Adaptive())) == ["short-of-target"]
+
+
 def test_what_a_guard_noticed_is_passed_on():
-    guard = {"train_collapsed": [0, 0.5, 1], "train_own_attack": [0.4, 0.8, 0.5], "train_judged": [0.3, 0.1, 0.4]}
+    guard = {
+        "train_collapsed": [0, 0.5, 1],
+        "train_collapse_own": [0, 0.4, 0.8],
+        "train_collapse_judged": [0, 0.05, 0.1],
+    }
     watched = adaptation(_rows([0.5] * 3, train_compared=[0.1] * 3, **guard), TEN).remarks
     assert [remark.kind for remark in watched] == ["catastrophic-overfitting"]
-    assert "in epoch 2" in watched[0].text
-    assert "80.0 % and 10.0 %" in watched[0].text
+    assert "by epoch 2" in watched[0].text
+    assert "80.0 % and 10.0 %" in watched[0].text, "what the comparison found, and not its mean over the epoch"
     assert "--objective.switch" in watched[0].text
     seldom = adaptation(_rows([0.5] * 3, train_compared=[0.1, 0.1, 0.0], **guard), TEN).remarks
     assert "--objective.switch" in seldom[0].text  # an epoch without a comparison is no switch

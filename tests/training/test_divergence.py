@@ -25,7 +25,8 @@ def test_a_tally_weighs_terms_by_examples_and_remembers_since_when_they_are_no_n
 def test_the_diagnosis_names_the_first_bad_term_its_step_and_what_to_try():
     assert diagnosis(FOUND, Training(learning_rate=0.01, clip=None)) == (
         "the term 'loss' became no finite number, since batch 7 of epoch 3, at epsilon 0.05 and learning rate 0.003; "
-        "the last good state is run/c. Try: training.clip 1; training.learning_rate 0.003; "
+        "the last good state is run/c, whose model.safetensors a new run takes as --weights. Try: training.clip 1; "
+        "training.learning_rate 0.003; "
         "a schedule that reaches its target later"
     )
 

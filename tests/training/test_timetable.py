@@ -60,8 +60,8 @@ def test_what_a_schedule_heard_is_its_memory():
     found = _timetable(Adaptive())
     begun = found.remembered(None)
     assert found.remembered({"share": 0.5}) == {"share": 0.5}
-    heard = found.heard(0, begun, {"clean": 0.9, "robust_now": 0.9})
+    heard = found.heard(0, begun, {"clean": 0.9, "robust_now": 0.9, "learned": 1.0})
     assert heard.keys() == begun.keys()
     assert heard != begun
-    with pytest.raises(Misuse, match="the schedule Adaptive needs robust_now of the validation"):
+    with pytest.raises(Misuse, match="the schedule Adaptive needs robust_now, learned of the validation"):
         found.heard(0, begun, {"clean": 0.9})

@@ -88,6 +88,11 @@ def test_more_blocks_than_there_are_are_refused_with_their_number():
         check_task(_task(_tiny("vit"), Last(blocks=9)))
 
 
+def test_a_probe_after_which_no_epoch_begins_is_refused():
+    with pytest.raises(Misuse, match="transfer probe would not come to its last part in 2 epochs"):
+        check_task(_task(_tiny("resnet"), Probe(share=0.6)))
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_a_probe_trains_the_head_first_and_then_everything(optimizer, tmp_path):
     task = _task(_tiny("resnet"), Probe(share=0.5), optimizer=optimizer)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -21,6 +22,9 @@ from poise.core.norms import length, per_example, project, random_point, steepes
 from poise.core.streams import Stream
 from poise.core.threat import BOX, Norm
 
+_TRAVEL, _LONGEST = 2.5, 1.25
+"""Of all steps together and of a single one, in units of epsilon: a single one is that of FGSM."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PGD(Attack):
@@ -31,15 +35,17 @@ class PGD(Attack):
 
     Args:
         steps: gradient steps, at least 1; each costs one forward and one backward pass to the images.
-        step_size: length of a step in units of epsilon.
+        step_size: length of a step in units of epsilon; "auto" is 2.5 / steps, and 1.25 at most, so that few steps
+            reach the border too.
         random_start: start from a uniform point of the ball instead of the image itself.
         sparsity: l1 only: share of the pixels that one step moves, in (0, 1].
-        steps_follow: take fewer steps while a schedule holds epsilon below its target, in proportion, rounded up.
+        steps_follow: take fewer steps while a schedule holds epsilon below its target, in proportion, rounded up, and
+            longer ones.
         model_mode: state of the model while attacked: "eval" or "train".
     """
 
     steps: int = 10
-    step_size: float = 0.25
+    step_size: float | Literal["auto"] = "auto"
     random_start: bool = True
     sparsity: float = 0.05
     steps_follow: bool = False
@@ -48,14 +54,25 @@ class PGD(Attack):
         super().__post_init__()
         if self.steps < 1:
             raise Misuse(f"PGD needs at least 1 step; got {self.steps}")
-        if not (math.isfinite(self.step_size) and self.step_size > 0):
+        if self.step_size != "auto" and not (math.isfinite(self.step_size) and self.step_size > 0):
             raise Misuse(f"PGD's step size must be positive, in units of epsilon; got {self.step_size}")
         if not 0 < self.sparsity <= 1:
             raise Misuse(f"PGD's sparsity is a share of the pixels in (0, 1]; got {self.sparsity}")
 
+    @property
+    def stride(self) -> float:
+        """The length of a step, given or by default."""
+        return min(_TRAVEL / self.steps, _LONGEST) if self.step_size == "auto" else self.step_size
+
     def at(self, share: float) -> PGD:
-        """See `Attack.at`."""
-        return replace(self, steps=followed(self.steps, share), steps_follow=False) if self.steps_follow else self
+        """See `Attack.at`; fewer steps of a given size travel as far as all would, as long as they stay below 1.25."""
+        if not self.steps_follow:
+            return self
+        fewer = replace(self, steps=followed(self.steps, share), steps_follow=False)
+        if self.step_size == "auto":
+            return fewer
+        longer = min(self.step_size * self.steps / fewer.steps, _LONGEST)
+        return replace(fewer, step_size=max(self.step_size, longer))
 
     def perturb(
         self,
@@ -76,7 +93,7 @@ class PGD(Attack):
         with attackable(model, self.model_mode == "train"):
             for _ in range(self.steps):
                 slope = image_gradient(model, points, batch.labels, loss)
-                points = ball.climbed(points, slope, self.step_size, self.sparsity)
+                points = ball.climbed(points, slope, self.stride, self.sparsity)
         return points
 
 

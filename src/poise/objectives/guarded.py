@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,6 +16,11 @@ from poise.objectives.adversarial import Adversarial, attacked
 from poise.objectives.objective import Objective, State, Step, Terms
 from poise.objectives.wrapper import Wrapper, innermost, inside, with_innermost
 
+_ENOUGH = 64
+"""Images that accuracies are compared on, at least: of two images chance decides."""
+_SHOWN = ("collapsed", "collapse_own", "collapse_judged")
+_NUMBERS = ("own", "judged", "seen", "own_right", "judged_right", *_SHOWN)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Guarded(Wrapper):
@@ -22,15 +28,16 @@ class Guarded(Wrapper):
 
     Networks trained on single-step images can come to withstand these and nothing else, within a few steps
     (catastrophic overfitting; Wong et al. 2020). So every `every` attacked steps the batch is attacked by the judge
-    too. Where the network, in eval mode, is right on so many more images of its own attack than of the judge's that
-    the difference exceeds `gap`, training has collapsed. That is logged, and with `switch` the judge's attack takes the
-    place of the objective's own from the next step on.
+    too, and whenever 64 images or more have been, accuracies under both attacks are compared, in eval mode. A network
+    that has yet to learn withstands neither attack, the judge's less; training has collapsed where the difference grows
+    by more than `gap` beyond the least there was. That is logged, and with `switch` the judge's attack takes the place
+    of the objective's own from the next step on.
 
     Args:
         objective: what a step minimises, with an attack of its own.
         judge: the stronger attack.
-        every: attacked steps between comparisons, at least 1; one costs the judge's passes and two forward passes.
-        gap: difference in accuracy that counts as a collapse, in (0, 1].
+        every: attacked steps between judged batches, at least 1; one costs the judge's passes and two forward passes.
+        gap: growth of the difference in accuracy that counts as a collapse, in (0, 1].
         switch: whether to train on the judge's images after a collapse.
     """
 
@@ -50,20 +57,16 @@ class Guarded(Wrapper):
 
     def begin(self, model: nn.Module) -> State:
         """Nothing judged yet. The state lies on the CPU, so that looking at it waits for no device."""
-        zero = torch.zeros((), dtype=torch.float64)
-        own = {
-            "due": torch.zeros((), dtype=torch.int64),
-            "own": zero,
-            "judged": zero.clone(),
-            "collapsed": zero.clone(),
-        }
-        return {**super().begin(model), **own}
+        numbers = {name: torch.zeros((), dtype=torch.float64) for name in _NUMBERS}
+        due, least = torch.zeros((), dtype=torch.int64), torch.ones((), dtype=torch.float64)
+        return {**super().begin(model), **numbers, "due": due, "least": least}
 
     def terms(self, step: Step) -> Terms:
         """See `Objective.terms`.
 
-        Also accuracy under the attack of its own, "own_attack", and the judge's, "judged", from the latest comparison;
-        "compared" where this step made one; and "collapsed" from a collapse on.
+        Also accuracy under the attack of its own, "own_attack", and the judge's, "judged", on the latest judged batch;
+        "compared", its size where it is this step's; "collapsed" from a collapse on, and then what was found in the
+        comparison that showed it, "collapse_own" and "collapse_judged".
         """
         switched = self.switch and bool(step.state["collapsed"])
         step = replace(step, found={} if step.found is None else step.found)
@@ -78,22 +81,34 @@ class Guarded(Wrapper):
             own = judged = terms["accuracy"]
         else:
             own, judged = (like.new_full((), float(step.state[name])) for name in ("own", "judged"))
-        collapsed = like.new_full((), float(step.state["collapsed"]))
-        compared = like.new_full((), float(compares))
-        return {**terms, "own_attack": own, "judged": judged, "compared": compared, "collapsed": collapsed}
+        compared = like.new_full((), float((step.whole or len(step.batch)) if compares else 0))
+        shown = {name: like.new_full((), float(step.state[name])) for name in _SHOWN}
+        return {**terms, "own_attack": own, "judged": judged, "compared": compared, **shown}
 
     def advance(self, model: nn.Module, state: State, terms: Terms) -> State:
-        """Draw the conclusion from a comparison, or count down to the next."""
+        """Count a judged batch in, draw the conclusion from enough of them, or count down to the next."""
         inner = super().advance(model, state, terms)
-        due, collapsed = int(state["due"]), float(state["collapsed"])
-        own, judged = state["own"], state["judged"]
+        due, kept = int(state["due"]), {name: float(state[name]) for name in (*_NUMBERS, "least")}
         if due > 0:
             due -= 1
         elif bool(terms["compared"] > 0):
-            own, judged = (terms[name].double().cpu() for name in ("own_attack", "judged"))
-            due, collapsed = self.every - 1, max(collapsed, float(own - judged > self.gap))
-        kept = {"due": torch.tensor(due), "own": own, "judged": judged}
-        return {**inner, **kept, "collapsed": torch.tensor(collapsed, dtype=torch.float64)}
+            due, images = self.every - 1, float(terms["compared"])
+            kept |= {"own": float(terms["own_attack"]), "judged": float(terms["judged"])}
+            kept["seen"] += images
+            kept["own_right"] += images * kept["own"]
+            kept["judged_right"] += images * kept["judged"]
+            if kept["seen"] >= _ENOUGH:
+                kept = self._concluded(kept)
+        numbers = {name: torch.tensor(value, dtype=torch.float64) for name, value in kept.items()}
+        return {**inner, **numbers, "due": torch.tensor(due)}
+
+    def _concluded(self, kept: Mapping[str, float]) -> dict[str, float]:
+        """What is remembered once enough images were seen: they begin anew."""
+        own, judged = kept["own_right"] / kept["seen"], kept["judged_right"] / kept["seen"]
+        found = {**kept, "seen": 0.0, "own_right": 0.0, "judged_right": 0.0, "least": min(kept["least"], own - judged)}
+        if not kept["collapsed"] and own - judged - kept["least"] > self.gap:
+            found |= {"collapsed": 1.0, "collapse_own": own, "collapse_judged": judged}
+        return found
 
     def _switched(self) -> Objective:
         """The same objective with the judge's attack, to which there is nothing to compare."""

@@ -13,7 +13,7 @@ from poise.core.losses import Labels, Logits, PerExample, kl_divergence
 from poise.core.misuse import Misuse
 from poise.objectives.adversarial import attacked
 from poise.objectives.objective import Objective, Step, Terms
-from poise.objectives.standard import Standard, full
+from poise.objectives.standard import Standard, full, unmoved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class MART(Objective):
     def terms(self, step: Step) -> Terms:
         """See `Objective.terms`; "accuracy" is on the attacked images, "clean" on the others."""
         if idle(step.batch, step.epsilon):
-            return Standard().terms(step)
+            return unmoved(Standard().terms(step))
         images, labels = attacked(self.attack, step), step.batch.labels
         clean, moved = full(step.model(step.batch.images)), full(step.model(images))
         boosted = (step.cross_entropy(moved) - log_of_others(moved, labels)).mean()

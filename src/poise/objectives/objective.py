@@ -41,6 +41,7 @@ class Step:
         found: where given, images that attacks found in this step, for objectives that look at them more than once.
         shadow: where given, what attacks follow in place of the network in eval mode, as it is faster.
         unshifted: the network with the weights that it has, where `model` computes with others.
+        whole: examples of the step's whole batch, over all processes and pieces; those at hand where it is not given.
     """
 
     model: nn.Module
@@ -55,6 +56,7 @@ class Step:
     found: dict[Attack, Tensor] | None = None
     shadow: Shadow | None = None
     unshifted: nn.Module | None = None
+    whole: int | None = None
 
     @property
     def network(self) -> nn.Module:

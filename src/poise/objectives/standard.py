@@ -31,3 +31,8 @@ def classification_terms(logits: Logits, step: Step) -> dict[str, torch.Tensor]:
 def full(logits: Logits) -> Logits:
     """Logits in single precision at least."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def unmoved(terms: Terms) -> Terms:
+    """Terms of a step without attack, as an objective names them that sets attacked images against clean ones."""
+    return {**terms, "clean": terms["accuracy"], "divergence": torch.zeros_like(terms["accuracy"])}

@@ -14,7 +14,7 @@ from poise.core.losses import Logits, kl_divergence
 from poise.core.misuse import Misuse
 from poise.objectives.adversarial import attacked
 from poise.objectives.objective import Objective, Step, Terms
-from poise.objectives.standard import Standard, full
+from poise.objectives.standard import Standard, full, unmoved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class TRADES(Objective):
     def terms(self, step: Step) -> Terms:
         """See `Objective.terms`; "accuracy" is on the attacked images, "clean" on the others."""
         if idle(step.batch, step.epsilon):
-            return Standard().terms(step)
+            return unmoved(Standard().terms(step))
         images, labels = attacked(self.attack, step, self._divergence(step)), step.batch.labels
         clean, moved = full(step.model(step.batch.images)), full(step.model(images))
         plain, divergence = step.cross_entropy(clean).mean(), kl_divergence(moved, clean).mean()

@@ -24,10 +24,10 @@ class Adaptive(Schedule):
 
     Robust accuracy has caught up where it is at least the share `kept` of clean accuracy, or where an epoch at this
     very epsilon moved it by less than `tolerance` either way; where it fell by more, the network is waited for. At
-    epsilon 0 the two accuracies are one: the network learns its task until that stands still, or until `latest`. So the
-    target is reached in time where the network allows it; otherwise the training ends below it, which the run's
-    diagnosis says. There is no such schedule in arXiv 2509.23325; it takes the place of tuning that paper's start and
-    stop.
+    epsilon 0 the two accuracies are one: the network learns its task until that stands still, or until `latest`, and
+    for as long as clean accuracy is no better than chance. So the target is reached in time where the network allows
+    it; otherwise the training ends below it, which the run's diagnosis says. There is no such schedule in arXiv
+    2509.23325; it takes the place of tuning that paper's start and stop.
 
     Args:
         margin: largest share of its best that clean accuracy may lose, in (0, 1].
@@ -40,7 +40,7 @@ class Adaptive(Schedule):
         every: "epoch", the only rhythm in which validation is heard.
     """
 
-    hears: ClassVar[tuple[str, ...]] = ("clean", "robust_now")
+    hears: ClassVar[tuple[str, ...]] = ("clean", "robust_now", "learned")
     gentler: ClassVar[str] = "allow a smaller loss of clean accuracy (schedule.margin)"
     sooner: ClassVar[str] = "reach the target earlier (schedule.latest, schedule.stop, schedule.move)"
     farther: ClassVar[str] = (
@@ -83,7 +83,7 @@ class Adaptive(Schedule):
         last = moment.memory["last"]
         if clean < (1 - self.margin) * best or self._in_vain(share, robust, last):
             share = share - self.move
-        elif self._caught_up(moment, clean, robust):
+        elif self._caught_up(moment, clean, robust) and (share > 0 or figures["learned"]):
             share = share + min(self.move, (1 - share) / self._moves_left(moment))
         share = _snapped(share)
         return {"share": share, "best": best, "last": robust if share == self.share(moment) else None}

@@ -20,8 +20,8 @@ Memory = Mapping[str, float | None]
 """What a schedule has concluded from validation so far, by name; it is part of every checkpoint."""
 
 Figures = Mapping[str, float]
-"""What validation measured after an epoch: "clean" and "robust" accuracy, and "robust_now", that at the epsilon which
-the epoch ended with; in [0, 1]."""
+"""What validation measured after an epoch, in [0, 1]: "clean" and "robust" accuracy; "robust_now", that at the epsilon
+which the epoch ended with; and "learned", 1 where clean accuracy shows that the task is taken up, else 0."""
 
 
 @dataclass(frozen=True)

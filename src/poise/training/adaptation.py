@@ -11,6 +11,10 @@ from poise.schedules import Fixed, Moment, Schedule
 Row = Mapping[str, float]
 """One epoch's figures, as a run's history holds them; "validation/clean" and "epsilon" are the ones looked at most."""
 
+_NOTHING, _WITHSTOOD = 0.01, 0.5
+"""Robust accuracy that is as good as none, and accuracy under the training's attack that it does not go with."""
+_MANY = 1000
+"""Steps of an epoch, where a schedule is asked before they are known."""
 _CLEAN, _ROBUST, _TRAINED = "validation/clean", "validation/robust", "train/accuracy"
 
 
@@ -99,13 +103,14 @@ def adaptation(history: Sequence[Row], setting: Setting) -> Adaptation:
     """What a history says, of a run that has ended or is under way.
 
     Args:
-        history: one row an epoch, oldest first; those without validation are passed over.
+        history: one row an epoch, oldest first; of those without validation only the guard's word counts, and epsilon.
         setting: what they were measured under.
     """
     rows = [row for row in history if math.isfinite(row.get(_CLEAN, math.nan))]
     delay = next((int(row["epoch"]) + 1 for row in rows if row[_CLEAN] > setting.threshold), None)
     clean = rows[-1][_CLEAN] if rows else None
-    remarks = (rule(rows, setting) for rule in _RULES) if rows else ()
+    remarks = [rule(rows, setting) for rule in _RULES] if rows else []
+    remarks += [rule(history, setting) for rule in _UNVALIDATED] if history else []
     return Adaptation(
         delay=delay,
         threshold=setting.threshold,
@@ -125,7 +130,13 @@ def stays_at_chance(rows: Sequence[Row], setting: Setting) -> Remark | None:
         f"after {done} of {setting.epochs} epochs clean validation accuracy is {_percent(rows[-1][_CLEAN])}, "
         f"no better than {_percent(setting.threshold)}: the network does not take up the task"
     )
-    if not setting.robust or sum(row["epsilon"] == 0 for row in rows) >= enough:
+    if rows[-1].get(_TRAINED, 0.0) > setting.halfway(1.0):
+        advice = (
+            "yet of the training images it gets "
+            f"{_percent(rows[-1][_TRAINED])} right, so that averages of its batch norms may lag behind (few steps an "
+            "epoch): keep those (training.batch_norm frozen), train longer, or take smaller batches"
+        )
+    elif not setting.robust or sum(row["epsilon"] == 0 for row in rows) >= enough:
         advice = "no attack is to blame; try another learning rate, check the labels, or train more of the network"
     else:
         advice = (
@@ -166,27 +177,39 @@ def guard_has_struck(rows: Sequence[Row], setting: Setting) -> Remark | None:
     )
     return Remark(
         "catastrophic-overfitting",
-        f"in epoch {_epoch(struck)} the network withstood the attack that it is trained on far better than the guard's "
-        f"(accuracy {_percent(struck['train/own_attack'])} and {_percent(struck['train/judged'])} over that epoch). "
-        f"{after}",
+        f"by epoch {_epoch(struck)} the network came to withstand the attack that it is trained on far better than the "
+        f"guard's (accuracy {_percent(_then(struck, 'own'))} and {_percent(_then(struck, 'judged'))}). {after}",
     )
 
 
+def _then(struck: Row, name: str) -> float:
+    """What the comparison found that showed a collapse: rows hold it as a mean over all steps, before and after."""
+    return struck[f"train/collapse_{name}"] / struck["train/collapsed"]
+
+
 def overfits_to_the_attack(rows: Sequence[Row], setting: Setting) -> Remark | None:
-    """Robust accuracy has broken down while the attack of the training succeeds no more often than before."""
-    last, attacked = rows[-1], [row for row in rows if row["epsilon"] > 0 and _ROBUST in row and _TRAINED in row]
+    """Robust accuracy has broken down, or never came, while the attack of the training hardly succeeds any more.
+
+    Robust accuracy counts while the task is learned: a network that says one class whatever it sees withstands all.
+    """
+    known = (row for row in rows if row["epsilon"] > 0 and _ROBUST in row and _TRAINED in row)
+    last, attacked = rows[-1], [row for row in known if row[_CLEAN] > setting.threshold]
     if not setting.robust or last not in attacked:
         return None
     best = max(attacked, key=lambda row: row[_ROBUST])
-    broken = best[_ROBUST] >= 0.1 and last[_ROBUST] < best[_ROBUST] / 4
-    if not broken or last[_TRAINED] < best[_TRAINED] or last["epsilon"] < best["epsilon"]:
+    lost = best[_ROBUST] >= 0.1 and last[_ROBUST] < best[_ROBUST] / 4
+    lost &= last[_TRAINED] >= best[_TRAINED] and last["epsilon"] >= best["epsilon"]
+    never = last["epsilon"] >= setting.target and last[_ROBUST] <= _NOTHING and last[_TRAINED] > _WITHSTOOD
+    if not (lost or never):
         return None
+    after = f", after {_percent(best[_ROBUST])} in epoch {_epoch(best)}" if lost else ""
+    nothing = "no other" if lost else "no other, or on its training images alone"
     return Remark(
         "catastrophic-overfitting",
         f"accuracy under the attack of the training is {_percent(last[_TRAINED])}; on validation images under a "
-        f"stronger one it is {_percent(last[_ROBUST])}, after {_percent(best[_ROBUST])} in epoch {_epoch(best)}: the "
-        "network has learned to withstand its own attack and no other. Attack with more steps (pgd, apgd), or train "
-        "with --objective guarded --objective.switch, which goes over to them when this begins",
+        f"stronger one it is {_percent(last[_ROBUST])}{after}: the network has learned to withstand its own attack and "
+        f"{nothing}. Attack with more steps (pgd, apgd), or train with --objective guarded --objective.switch, which "
+        "goes over to them when this begins",
     )
 
 
@@ -194,7 +217,9 @@ def withstands_nothing(rows: Sequence[Row], setting: Setting) -> Remark | None:
     """At the end the task is learned and hardly an image withstands the target epsilon."""
     last = rows[-1]
     learned = last[_CLEAN] > setting.threshold
-    if not (setting.robust and _ended(rows, setting) and learned and last.get(_ROBUST, 1.0) <= 0.01):
+    if not (setting.robust and _ended(rows, setting) and learned and last.get(_ROBUST, 1.0) <= _NOTHING):
+        return None
+    if overfits_to_the_attack(rows, setting):  # which says more
         return None
     return Remark(
         "not-robust",
@@ -215,7 +240,9 @@ def foreseen(setting: Setting) -> Remark | None:
     if last and setting.schedule.hears:  # it depends on what validation will say
         return None
     moment = Moment.of("epoch", last, 0, epochs=setting.epochs, batches=1, memory=setting.schedule.begin())
-    reach = 1.0 if setting.schedule.every == "step" else setting.schedule.mean(moment)
+    if setting.schedule.every == "step":
+        moment = Moment.of("step", last, _MANY - 1, epochs=setting.epochs, batches=_MANY, memory=moment.memory)
+    reach = setting.schedule.mean(moment)
     return _short(reach * setting.target, "will end", setting)
 
 
@@ -244,12 +271,12 @@ def transfers_poorly(rows: Sequence[Row], setting: Setting) -> Remark | None:
 _RULES = (
     stays_at_chance,
     has_collapsed,
-    guard_has_struck,
     overfits_to_the_attack,
     withstands_nothing,
-    falls_short_of_the_target,
     transfers_poorly,
 )
+_UNVALIDATED = (guard_has_struck, falls_short_of_the_target)
+"""What is said of runs that validate nothing, too."""
 
 
 def _ended(rows: Sequence[Row], setting: Setting) -> bool:

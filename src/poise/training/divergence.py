@@ -81,7 +81,9 @@ def diagnosis(found: Circumstances, options: Training) -> str:
     first = [f"'{name}'" for name, since in found.terms.items() if since == found.batch]
     what = f"the term{'s' * (len(first) > 1)} {' and '.join(first)}" if first else "the weights"
     since = "since" if first else "noticed at"
-    left = f"the last good state is {found.checkpoint}" if found.checkpoint else "there is no good state yet"
+    left = "there is no good state yet"
+    if found.checkpoint:
+        left = f"the last good state is {found.checkpoint}, whose model.safetensors a new run takes as --weights"
     return (
         f"{what} became no finite number, {since} batch {found.batch + 1} of epoch {found.epoch + 1}, "
         f"at epsilon {found.epsilon:.4g} and learning rate {found.learning_rate:.3g}; {left}. Try: "

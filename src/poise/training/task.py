@@ -67,9 +67,10 @@ def check_task(task: Task, trackers: tuple[str, ...] = ()) -> None:
     """Refuse what cannot be trained, before anything is created for it.
 
     Raises:
-        Misuse: for parts of the wrong kind, an attack that breaks its promise, no trainable parameter, a transfer that
-            the network does not allow, too few images, fp16 without a GPU, processes that cannot share the training,
-            and trackers that accelerate does not know or that are not installed.
+        Misuse: for parts of the wrong kind, an objective that is for other networks, an attack that breaks its promise,
+            no trainable parameter, a transfer that the network does not allow or that the epochs are too few for, too
+            few images, fp16 without a GPU, processes that cannot share the training, and trackers that accelerate does
+            not know or that are not installed.
     """
     parts = {
         "objective": (task.objective, Objective),
@@ -82,11 +83,14 @@ def check_task(task: Task, trackers: tuple[str, ...] = ()) -> None:
         if not isinstance(part, kind):
             raise Misuse(f"{name} must be a poise.{kind.__name__}; got {part!r}")
     if missing := [role for role in task.objective.roles if role not in task.references]:
-        raise Misuse(f"{type(task.objective).__name__} compares with other networks; missing: {', '.join(missing)}")
+        name = type(task.objective).__name__
+        raise Misuse(f"{name} compares with other networks; missing: {', '.join(missing)} (poise update has them)")
+    task.objective.begin(task.classifier)
     check_augmentation(task.augmentation)
     if not any(parameter.requires_grad for parameter in task.classifier.parameters()):
         raise Misuse("the model has no parameter that training may change")
     task.transfer.check(task.classifier)
+    _refuse_unreached(task)
     if not batches_per_epoch(len(task.images), task.options.batch_size, training=True):
         raise Misuse(f"{len(task.images)} training images are too few for a batch; training needs at least 2")
     if task.options.precision == "fp16" and not torch.cuda.is_available():
@@ -95,3 +99,14 @@ def check_task(task: Task, trackers: tuple[str, ...] = ()) -> None:
     check_surroundings(task.options)
     check_sharding(task.objective, task.options)
     check_trackers(trackers)
+
+
+def _refuse_unreached(task: Task) -> None:
+    """Refuse a transfer whose later weights would never be trained, as no epoch begins late enough."""
+    epochs = task.options.epochs
+    last, whole = (task.transfer.trained(task.classifier, progress) for progress in ((epochs - 1) / epochs, 1.0))
+    if last < whole:
+        raise Misuse(
+            f"transfer {type(task.transfer).__name__.lower()} would not come to its last part in {epochs} epochs, as "
+            "weights join with the beginning of one; train longer, or give it an earlier start"
+        )

@@ -225,6 +225,7 @@ class _Loop:
             self.memory,
             share if isinstance(share, float) else 1.0,
             shadow=self.shadow,
+            whole=self.timetable.examples(number),
         )
         layers = place.fold("layers", self.processes.rank)
         means = self.gradients.fill(step, self.timetable.examples(number), layers.key)

@@ -15,6 +15,7 @@ from poise.evaluation.certificates.sampling import Sampling
 from poise.models import smooth
 from poise.models.mixing import Blend, MixedClassifier, Sharpening, plan_gate
 from poise.models.mixing.gate import Gate
+from poise.models.mixing.surrogates import Joint
 from tests.commands.page.conftest import CLASSES, network
 from tests.commands.page.test_uploads import RAMP, encoded, malformed
 
@@ -110,7 +111,9 @@ def test_a_mixture_is_attacked_through_its_other_outputs_too(exhibit_of, monkeyp
     monkeypatch.setattr("poise.commands.page.attacking.run_search", nothing)
     found = exhibit.attack(exhibit.example(0), None, 10)
     assert not found.attempt.found
-    assert tried == [None, exhibit.classifier.robust, exhibit.classifier.standard]
+    assert tried[0] is None
+    assert isinstance(tried[1], Joint)
+    assert tried[2:] == [exhibit.classifier.robust, exhibit.classifier.standard]
 
 
 @pytest.mark.parametrize(("value", "line"), [(0.0, "nothing to attack"), (-1, "between 0 and"), (500, "between 0 and")])

@@ -131,8 +131,8 @@ def _fitted(objective, steps=150):
 
 @pytest.mark.parametrize("surrogate", ["distance", "hinge"])
 def test_a_bound_that_plain_training_breaks_is_met_by_the_multiplier(surrogate):
-    free, unused = _fitted(Constrained(attack=PGD(steps=1), bound=0.99, surrogate=surrogate))
-    held, multiplier = _fitted(Constrained(attack=PGD(steps=1), bound=0.02, surrogate=surrogate))
+    free, unused = _fitted(Constrained(attack=PGD(steps=1, step_size=0.25), bound=0.99, surrogate=surrogate))
+    held, multiplier = _fitted(Constrained(attack=PGD(steps=1, step_size=0.25), bound=0.02, surrogate=surrogate))
     assert unused == 0
     assert free > 0.06
     assert held <= 0.035

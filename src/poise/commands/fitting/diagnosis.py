@@ -87,6 +87,12 @@ def setting_of(task: Task, standard: float | None, validated: ImageSet | None) -
     )
 
 
+def threshold_of(images: ImageSet) -> float:
+    """The clean accuracy on these images from which on their task counts as taken up."""
+    classes = len(images.classes)
+    return Setting(classes=classes, epochs=1, target=0.0, largest=_largest(images.labels, classes)).threshold
+
+
 def _largest(labels: Int[Tensor, " n"], classes: int) -> float:
     """The share that the largest class has for certain: of few images one of many classes is the largest by chance."""
     return share(int(labels.bincount().max()), len(labels), 1 - _DOUBT / classes).low

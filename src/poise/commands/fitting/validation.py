@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from poise.commands.fitting.diagnosis import threshold_of
 from poise.commands.opening import placed
 from poise.commands.rehearsal.demand import examination_work
 from poise.commands.rehearsal.estimate import Work
@@ -52,7 +53,8 @@ class Validation:
     """Clean and robust accuracy on some validation images, attacked with the fast suite.
 
     Robust accuracy is measured at the target epsilon, "robust", and where the schedule asks for it also at the one that
-    the epoch ended with, "robust_now": in one examination, as what holds at the target holds below it.
+    the epoch ended with, "robust_now": in one examination, as what holds at the target holds below it; likewise whether
+    the task is taken up, "learned".
 
     Args:
         images: the validation images.
@@ -79,6 +81,8 @@ class Validation:
         figures = {"clean": curve.clean.value, "robust": curve.robust.value}
         if "robust_now" in self.schedule.hears:
             figures["robust_now"] = curve.accuracy[1 if epsilon > 0 else 0].value
+        if "learned" in self.schedule.hears:
+            figures["learned"] = float(curve.clean.value > threshold_of(self.images))
         return figures
 
     def _examination(self, epsilon: float) -> Examination:

@@ -43,10 +43,11 @@ def _kind(name: str) -> str:
 
 
 def _unknown_member_option(family: str, option: str) -> str:
-    """An option that no member of the family has, with the nearest that one has."""
-    known = set()
-    if family in FAMILIES:
-        for path in members(family).values():
-            module, _, name = path.rpartition(".")
-            known |= {field.name for field in fields(getattr(import_module(module), name))}
-    return f"unknown option '--{family}.{option}'; {suggestion(option, known)}"
+    """An option that the member has not: whose it is, or the nearest that one has."""
+    options: dict[str, set[str]] = {}
+    for kind, path in members(family).items() if family in FAMILIES else ():
+        module, _, name = path.rpartition(".")
+        options[kind] = {field.name for field in fields(getattr(import_module(module), name))}
+    if owners := [kind for kind, known in options.items() if option in known]:
+        return f"'--{family}.{option}' is an option of {' and '.join(owners)}; choose with --{family} {owners[0]}"
+    return f"unknown option '--{family}.{option}'; {suggestion(option, set().union(*options.values()))}"

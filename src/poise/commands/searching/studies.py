@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from poise.commands.searching.interruptions import listening
 from poise.commands.searching.stopping import Course
 from poise.commands.searching.trial import Trial, course_of, origin_of, within
 from poise.commands.telling.terminal import say
@@ -58,6 +59,7 @@ class Study:
             try:
                 attempt(trial)
             except KeyboardInterrupt:
+                interruptions.deaf = True
                 _retry()(self._study, self._study.trials[found.number])
                 raise
             if trial.value is None:
@@ -67,12 +69,14 @@ class Study:
 
         def finish(study: Any, _: Any) -> None:
             after()
+            interruptions.heed()
             if self._enough(count):
                 study.stop()
 
         fail_stale_trials(self._study)
-        while not self._enough(count) or self._abandoned(count):
-            self._study.optimize(objective, callbacks=[finish])
+        with listening() as interruptions:
+            while not self._enough(count) or self._abandoned(count):
+                self._study.optimize(objective, callbacks=[finish])
 
     @property
     def working(self) -> int:

@@ -253,6 +253,18 @@ def test_a_network_that_has_yet_to_learn_has_not_collapsed():
     assert {row["collapsed"] for row in _run(*_guarded(every=1), 5)} == {0}
 
 
+def test_a_network_that_gains_against_the_judge_has_not_collapsed():
+    """The judge comes to find far more than the weak attack does, and still less than it did."""
+    objective, step = _guarded(every=1)
+    state = dict(step.state)
+    for own, judged in ((0.2, 0.15), (0.6, 0.4), (0.95, 0.6)):
+        terms = {"compared": 64.0, "own_attack": own, "judged": judged}
+        state = objective.advance(step.model, state, {name: torch.tensor(value) for name, value in terms.items()})
+        assert state["collapsed"] == 0
+    terms = {"compared": torch.tensor(64.0), "own_attack": torch.tensor(0.99), "judged": torch.tensor(0.29)}
+    assert objective.advance(step.model, state, terms)["collapsed"] == 1
+
+
 def test_a_guard_draws_no_conclusion_from_a_few_images():
     """Batches of 16: four of them make a comparison, and what comes after it another."""
     rows = _run(*_guarded(count=16, every=1), 10, easy=5)

@@ -19,7 +19,7 @@ from poise.objectives.wrapper import Wrapper, innermost, inside, with_innermost
 _ENOUGH = 64
 """Images that accuracies are compared on, at least: of two images chance decides."""
 _SHOWN = ("collapsed", "collapse_own", "collapse_judged")
-_NUMBERS = ("own", "judged", "seen", "own_right", "judged_right", *_SHOWN)
+_NUMBERS = ("own", "judged", "seen", "own_right", "judged_right", "best", *_SHOWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,9 @@ class Guarded(Wrapper):
     (catastrophic overfitting; Wong et al. 2020). So every `every` attacked steps the batch is attacked by the judge
     too, and whenever 64 images or more have been, accuracies under both attacks are compared, in eval mode. A network
     that has yet to learn withstands neither attack, the judge's less; training has collapsed where the difference grows
-    by more than `gap` beyond the least there was. That is logged, and with `switch` the judge's attack takes the place
-    of the objective's own from the next step on.
+    by more than `gap` beyond the least there was, and no more than half of the best accuracy under the judge's attack
+    is left. That is logged, and with `switch` the judge's attack takes the place of the objective's own from the next
+    step on.
 
     Args:
         objective: what a step minimises, with an attack of its own.
@@ -105,8 +106,10 @@ class Guarded(Wrapper):
     def _concluded(self, kept: Mapping[str, float]) -> dict[str, float]:
         """What is remembered once enough images were seen: they begin anew."""
         own, judged = kept["own_right"] / kept["seen"], kept["judged_right"] / kept["seen"]
-        found = {**kept, "seen": 0.0, "own_right": 0.0, "judged_right": 0.0, "least": min(kept["least"], own - judged)}
-        if not kept["collapsed"] and own - judged - kept["least"] > self.gap:
+        found = {**kept, "seen": 0.0, "own_right": 0.0, "judged_right": 0.0}
+        found |= {"least": min(kept["least"], own - judged), "best": max(kept["best"], judged)}
+        lost = own - judged - kept["least"] > self.gap and judged <= kept["best"] / 2
+        if lost and not kept["collapsed"]:
             found |= {"collapsed": 1.0, "collapse_own": own, "collapse_judged": judged}
         return found
 

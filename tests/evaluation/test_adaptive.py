@@ -184,6 +184,18 @@ def test_a_weakness_of_both_branches_together_is_found_however_sure_one_of_them_
         assert (torch.from_numpy(_judged(mixed, data).robust()[:, -1]) & ends).sum() >= 15, "nothing is hidden"
 
 
+def test_branches_are_measured_once_and_in_full_precision():
+    sizes = []
+    for enabled in (False, True):
+        mixed, passes = _sound(), []
+        mixed.robust.register_forward_hook(lambda *_, passes=passes: passes.append(1))
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            sizes.append([mixed.surrogates()["joint"].sizes for _ in range(2)])
+        assert len(passes) == 2, "one for each branch, which are the same network here"
+    assert sizes[0] == sizes[1]
+    assert sizes[0][0] == sizes[0][1]
+
+
 def test_a_mixture_from_a_factory_is_attacked_as_one_and_blocked_where_it_hides():
     mixed, images = _sound(), _images(4)
     opened = Classifier(mixed, mixed.blueprint)

@@ -47,6 +47,7 @@ class Mixture(nn.Module):
             raise Misuse(f"a gate chooses alpha between two bounds; got {blend.alpha_low} for both")
         self.standard, self.robust = standard.eval(), robust.eval()
         self.blend, self.gate = blend, gate
+        self.sizes: tuple[float, float] | None = None  # of both branches' logits, measured when they are asked for
 
     def train(self, mode: bool = True) -> Mixture:
         """The gate in this mode; the branches stay in eval mode."""

@@ -7,12 +7,14 @@ is decided by the mixture itself, so nothing here has to be right, only helpful.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from poise.core.modes import exact
 from poise.core.streams import Stream
 from poise.models.classifier import Classifier
 from poise.models.mixing.logspace import log_mean, log_of
@@ -52,31 +54,34 @@ class Joint(nn.Module):
 
     Where one branch is sure, the mixture's own gradient is the other's alone, and an attack on either branch leaves the
     other as it was. Sizes are standard deviations over the classes, on random images, so that they are the same for
-    every image. A branch without useful gradients speaks through what it offers in its place.
+    every image; a mixture is measured once. A branch without useful gradients speaks through what it offers in its
+    place.
 
     Args:
         mixture: any.
     """
 
-    scales: Tensor
-
     def __init__(self, mixture: Mixture) -> None:
         super().__init__()
         self.standard, self.robust = _outspoken(mixture.standard), _outspoken(mixture.robust)
-        shape, dtype, device = mixture.robust.blueprint.shape, mixture.robust.dtype, mixture.robust.device
-        probes = Stream.seeded(0).fold("joint").uniform(torch.arange(_PROBES), tuple(shape)).to(device, dtype)
-        with torch.no_grad():
-            spread = [branch(probes).double().std(dim=1).mean() for branch in (self.standard, self.robust)]
-        scales = torch.stack(spread)
-        usable = scales.isfinite() & (scales > 0)
-        self.register_buffer("scales", torch.where(usable, scales, 1.0), persistent=False)
+        if mixture.sizes is None:
+            probes = Stream.seeded(0).fold("joint").uniform(torch.arange(_PROBES), mixture.robust.blueprint.shape)
+            probes = probes.to(mixture.robust.device, mixture.robust.dtype)
+            mixture.sizes = _size(self.standard, probes), _size(self.robust, probes)
+        self.sizes = mixture.sizes
 
     def forward(self, images: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
         """Logits to attack."""
-        standard, robust = self.standard(images), self.robust(images)
-        scales = self.scales.to(standard.dtype)
-        joint: Tensor = standard / scales[0] + robust / scales[1]
+        joint: Tensor = self.standard(images) / self.sizes[0] + self.robust(images) / self.sizes[1]
         return joint
+
+
+@torch.no_grad()
+def _size(branch: nn.Module, probes: Float[Tensor, "n *shape"]) -> float:
+    """The mean standard deviation of a branch's logits over the classes; 1 where that is nothing to divide by."""
+    with exact(probes.device):
+        found = float(branch(probes).double().std(dim=1).mean())
+    return found if math.isfinite(found) and found > 0 else 1.0
 
 
 def _outspoken(branch: Classifier) -> nn.Module:

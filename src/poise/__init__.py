@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         Inhibition,
         LabelSmoothing,
         Mixing,
+        Noisy,
         Squared,
         Standard,
     )
@@ -80,6 +81,7 @@ __all__ = [
     "LoRA",
     "Misuse",
     "Mixing",
+    "Noisy",
     "Probe",
     "Random",
     "Squared",
@@ -128,6 +130,7 @@ _HOMES = {
     "LabelSmoothing": "poise.objectives",
     "MART": "poise.objectives",
     "Mixing": "poise.objectives",
+    "Noisy": "poise.objectives",
     "PCAT": "poise.objectives",
     "PCT": "poise.objectives",
     "RCAT": "poise.objectives",

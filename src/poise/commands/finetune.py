@@ -71,8 +71,9 @@ def finetune(
         schedule: how epsilon grows to the threat's: hinge, fixed, linear, cosine, random, automatic (starts when clean
             accuracy stops improving) or adaptive (follows what the network can take).
         objective: what a step minimises: adversarial, trades, mart or standard; or one of them inside averaged (weights
-            averaged over steps), awp (adversarial weight perturbation), labelsmoothing or guarded (notices catastrophic
-            overfitting), as in --objective averaged --objective.objective trades --objective.objective.beta 6.
+            averaged over steps), awp (adversarial weight perturbation), labelsmoothing, guarded (notices catastrophic
+            overfitting) or noisy (for randomised smoothing), as in --objective averaged --objective.objective trades
+            --objective.objective.beta 6.
         training: epochs, batch size, optimiser and the like.
         transfer: which weights are trained: whole, head, last (blocks), probe (the head first, then all) or lora.
         augmentation: random changes of training images: none, flip, crop (flip and shift), finetune (flip, colour,

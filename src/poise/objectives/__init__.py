@@ -13,6 +13,7 @@ from poise.objectives.guarded import Guarded
 from poise.objectives.label_smoothing import LabelSmoothing
 from poise.objectives.mart import MART
 from poise.objectives.mixing import Mixing
+from poise.objectives.noisy import Noisy
 from poise.objectives.objective import Objective, State, Step, Terms
 from poise.objectives.standard import Standard
 from poise.objectives.trades import TRADES
@@ -35,6 +36,7 @@ __all__ = [
     "Inhibition",
     "LabelSmoothing",
     "Mixing",
+    "Noisy",
     "Objective",
     "Squared",
     "Standard",

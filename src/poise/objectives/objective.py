@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from poise.attacks import Attack
 from poise.core.batch import Batch
-from poise.core.folding import Shadow
 from poise.core.losses import Logits, PerExample, cross_entropy
 from poise.core.streams import Stream
 from poise.core.threat import Norm
@@ -39,7 +38,7 @@ class Step:
         share: the budget as a share of the target; 1 where examples have budgets of their own.
         smoothing: of the labels, in the loss that trains the weights; attacks raise the plain loss.
         found: where given, images that attacks found in this step, for objectives that look at them more than once.
-        shadow: where given, what attacks follow in place of the network in eval mode, as it is faster.
+        shadow: where given, makes what attacks follow in place of the network in eval mode, as it is faster.
         unshifted: the network with the weights that it has, where `model` computes with others.
         whole: examples of the step's whole batch, over all processes and pieces; those at hand where it is not given.
     """
@@ -54,7 +53,7 @@ class Step:
     share: float = 1.0
     smoothing: float = 0.0
     found: dict[Attack, Tensor] | None = None
-    shadow: Shadow | None = None
+    shadow: Callable[[], nn.Module] | None = None
     unshifted: nn.Module | None = None
     whole: int | None = None
 
@@ -65,7 +64,7 @@ class Step:
 
     def target(self, attack: Attack) -> nn.Module:
         """What an attack follows: the network, or a faster copy that computes the same."""
-        return self.network if self.shadow is None or attack.model_mode == "train" else self.shadow.now()
+        return self.network if self.shadow is None or attack.model_mode == "train" else self.shadow()
 
     def cross_entropy(self, logits: Logits) -> PerExample:
         """Cross-entropy of each example against its label, smoothed where that is asked for."""

@@ -224,7 +224,7 @@ class _Loop:
             self.task.references,
             self.memory,
             share if isinstance(share, float) else 1.0,
-            shadow=self.shadow,
+            shadow=None if self.shadow is None else self.shadow.now,
             whole=self.timetable.examples(number),
         )
         layers = place.fold("layers", self.processes.rank)

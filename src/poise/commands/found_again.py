@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 
+from poise.commands.recipe import read_recipe, refuse_changes
 from poise.commands.run import Run, fresh_path
 from poise.core.files import write_text
 from poise.core.run_folder import RunFolder
@@ -44,7 +46,19 @@ def run_in(make: Callable[..., Run], *arguments: object, out: Path, **options: o
         arguments: its own.
         out: the run's folder.
         options: its own, the same as when the run was begun.
+
+    Raises:
+        Misuse: where the run that is there was begun with other options.
     """
     folder = RunFolder(out)
     ended, begun = on_main(lambda: (folder.weights.is_file(), folder.recipe.is_file()))
-    return Run(folder) if ended else make(*arguments, out=out, resume=begun, **options)
+    if not ended:
+        return make(*arguments, out=out, resume=begun, **options)
+    given = signature(make).bind_partial(*arguments, **options).arguments
+    refuse_changes(
+        folder,
+        read_recipe(folder.recipe) | given,
+        ignored=("trackers",),
+        how="take another folder, or delete this one",
+    )
+    return Run(folder)

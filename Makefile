@@ -3,7 +3,8 @@
 # make check        lint, types, doors between rooms, spelling, documentation
 # make docs         the documentation, under build/site
 # make bench-gpu    every benchmark on a CUDA device, beside its peers: DATA=ADDRESS
-# make evidence     train, update, mix and judge on CIFAR-10, then write docs/evidence.md: SCALE=small|medium|full DATA=ADDRESS
+# make evidence     train, update, mix, certify and judge on CIFAR-10, then write docs/evidence.md: SCALE=small|medium|full DATA=ADDRESS
+# make costs        time and memory of single parts, beside their floors and peers: DATA=ADDRESS
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,9 +13,8 @@ READY := $(VENV)/.ready
 SCALE ?= small
 DATA ?= torchvision:CIFAR10
 JOBS ?= 2
-COSTS := $(filter-out __init__ harness contenders networks backbones certified transfer updates frontier composed parity low_precision evidence,$(notdir $(basename $(wildcard benchmarks/*.py))))
 
-.PHONY: quickstart test check docs bench-gpu evidence judges picture clean
+.PHONY: quickstart test check docs bench-gpu costs evidence judges picture clean
 
 quickstart: $(READY)
 	$(BIN)/poise quickstart
@@ -33,21 +33,20 @@ check: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# A benchmark ends with 1 where a figure falls short of its floor; the others run all the same.
 bench-gpu: judges
 	@$(BIN)/python -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else "no CUDA device here")'
-	set -e; for each in $(COSTS) "parity --data $(DATA)" "low_precision --scale full --data $(DATA)"; do \
-		$(BIN)/python -m benchmarks.$$each || test $$? -eq 1; done
+	$(BIN)/python -m benchmarks.run costs --data $(DATA)
+
+costs: judges
+	$(BIN)/python -m benchmarks.run costs --data $(DATA)
 
 evidence: judges
-	$(BIN)/python -m benchmarks.transfer --scale $(SCALE) --data $(DATA) --jobs $(JOBS) || test $$? -eq 1
-	$(BIN)/python -m benchmarks.updates --scale $(SCALE) --data $(DATA) --jobs $(JOBS) || test $$? -eq 1
-	$(BIN)/python -m benchmarks.composed --scale $(SCALE) --data $(DATA) --jobs $(JOBS) || test $$? -eq 1
-	$(BIN)/python -m benchmarks.frontier --scale $(SCALE) --data $(DATA) --jobs $(JOBS) || test $$? -eq 1
-	$(BIN)/python -m benchmarks.evidence
+	$(BIN)/python -m benchmarks.run evidence --scale $(SCALE) --data $(DATA) --jobs $(JOBS)
 
+# torchattacks asks for old versions of what it hardly uses.
 judges: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,judges]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'torchattacks>=3.5'
 
 # The README's picture, from the newest quickstart; needs Chromium.
 picture:

@@ -8,7 +8,10 @@ classes at twice the size. Tasks are written as folders of images, as a person w
 from __future__ import annotations
 
 import importlib
+import json
+import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from PIL import Image
 from poise.commands.finetune import finetune
 from poise.commands.found_again import run_in
 from poise.core.files import written_whole
+from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.core.streams import Stream
 from poise.data import ImageSet, open_data
@@ -123,18 +127,25 @@ def _lite0(folder: Path) -> Path:
 
 
 def _task(folder: Path, data: str, classes: Sequence[str], counts: dict[str, int | None]) -> str:
-    """Images of some classes, each class alike, as folder:PATH."""
-    address = f"folder:{folder.as_posix()}"
-    if (folder / "complete").is_file():
-        return address
-    splits = open_data(data)
-    for split, count in counts.items():
-        images: ImageSet = getattr(splits, split)
-        order = Stream.seeded(0).fold("task", split).permutation(len(images))
-        for name in classes:
-            mine = order[images.labels[order] == images.classes.index(name)]
-            _write(images, mine if count is None else mine[: count // len(classes)], folder / split / name)
-    (folder / "complete").touch()
+    """Images of some classes, each class alike, as folder:PATH; whole as soon as it is there."""
+    told, address = folder / "task.json", f"folder:{folder.as_posix()}"
+    asked = {"data": data, "classes": list(classes), "counts": counts}
+    if not folder.is_dir():
+        splits = open_data(data)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+            partial = Path(name) / folder.name
+            for split, count in counts.items():
+                images: ImageSet = getattr(splits, split)
+                order = Stream.seeded(0).fold("task", split).permutation(len(images))
+                for kind in classes:
+                    mine = order[images.labels[order] == images.classes.index(kind)]
+                    _write(images, mine if count is None else mine[: count // len(classes)], partial / split / kind)
+            (partial / told.name).write_text(json.dumps(asked))
+            with suppress(OSError):  # another process was faster, with the same images
+                partial.rename(folder)
+    if json.loads(told.read_text()) != asked:
+        raise Misuse(f"{folder} holds another task: {told.read_text()}; take another folder, or delete it")
     return address
 
 

@@ -32,7 +32,8 @@ import numpy as np
 import torch
 
 from benchmarks.certified import Subject, attacked, digit_subjects, trained
-from benchmarks.harness import DEVICE, Claim, conclude, seconds_of, spread
+from benchmarks.harness import DEVICE, Claim, conclude, seconds_of
+from benchmarks.intervals import spread
 from poise.core.batch import Batch
 from poise.data import ImageSet, open_data
 from poise.evaluation.certificates.sampling import Sampling, sampled

@@ -20,7 +20,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Claim, conclude, cut, shown, workers
+from benchmarks.harness import Claim, conclude, workers
+from benchmarks.intervals import cut, mean, shown
 from benchmarks.updates import PAIRS, SCALES, TARGET, Updates, accuracies, flipped, options_of
 from poise.commands.compare import compare
 from poise.commands.found_again import run_in
@@ -106,10 +107,11 @@ def main() -> int:
         first = bench.scale.seeds[0]
         strict = each(Composed.strict_row, [Composed(bench, first)]) if bench.scale.strict and first in seeds else []
     cuts = [_cut(row["products"]) for row in rows]
-    mean = sum(cuts) / len(cuts)
-    claims = [Claim("share of the product's robustness negative flips that is cut", mean, TARGET)]
+    less = mean(cuts)
+    name = "share of the product's robustness negative flips that is cut"
+    claims = [Claim(name, less.value, TARGET, interval=less[1:])]
     figures = {"scale": asdict(bench.scale), "data": bench.data, "rows": rows, "strict": strict}
-    return conclude("composed", claims, figures, bench.variant)
+    return conclude("composed", claims, figures, bench.name)
 
 
 def _blend(run: Run) -> dict[str, float]:

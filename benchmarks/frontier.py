@@ -3,8 +3,8 @@
 An accurate and a robust network are trained by poise, unless runs are given, and mixed with a constant alpha, with a
 trained gate (three seeds) and nonlinearly. The learning rate of either network is chosen among the same ones, by its
 clean and by its robust accuracy on validation images; every mixture is chosen on them too, and judged on test images
-that nothing was chosen on, by an adaptive AutoAttack through all its outputs. Whatever is finished is kept in --folder,
-and the same command goes on from there.
+that nothing was chosen on, through all its outputs: with the whole AutoAttack at `full`, with its two APGD attacks at
+the scales for two cores. Whatever is finished is kept in --folder, and the same command goes on from there.
 
     python -m benchmarks.frontier --data ADDRESS [--scale small] [--jobs 2] [--standard run:A --robust run:B]
 
@@ -17,20 +17,25 @@ Target: two thirds of the clean gap between the robust and the standard network,
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from benchmarks.harness import Bench, Claim, bench_parser, conclude, profiled, shown, workers
+import numpy as np
+from jaxtyping import Float
+
+from benchmarks.harness import Bench, Claim, bench_parser, conclude, profiled, workers
+from benchmarks.intervals import clean, resampled, robust, shown
 from poise.attacks import PGD
 from poise.commands.finetune import finetune
 from poise.commands.found_again import run_in
 from poise.commands.mix import mix
 from poise.commands.mixing.mixtures import Method
 from poise.core.threat import Threat
-from poise.evaluation import Curve, Profile, Suite, accuracy_curve
+from poise.evaluation import Profile, Suite, accuracy_curve
 from poise.objectives import Adversarial, Mixing, Standard
 from poise.schedules import Fixed
 from poise.training import Training
@@ -109,11 +114,11 @@ SCALES["small"] = replace(
     SCALES["medium"],
     epochs=8,
     rates=(2e-3, 8e-3),
-    limit=10_000,
-    gate_epochs=3,
-    gate_limit=5000,
-    validate_on=250,
-    judged=200,
+    limit=6000,
+    gate_epochs=2,
+    gate_limit=4000,
+    validate_on=200,
+    judged=150,
 )
 
 
@@ -207,7 +212,8 @@ def main() -> int:
         mixtures = each(partial(bench.mixture, **given, lose=lose), MIXTURES)
         addresses = given | dict(zip(MIXTURES, mixtures, strict=True))
         found = dict(zip(addresses, each(bench.judged, addresses, addresses.values()), strict=True))
-    return _conclude(found, bench, rates)
+    tried = {name: json.loads((bench.folder / name / "frontier.json").read_text()) for name in MIXTURES}
+    return _conclude(found, tried, bench, rates)
 
 
 def _branches(
@@ -224,34 +230,38 @@ def _branches(
     return {name: found[1] for name, found in best.items()}, {name: found[2] for name, found in best.items()}
 
 
-def _conclude(found: Mapping[str, Profile], bench: Frontier, rates: Mapping[str, float]) -> int:
-    curves = {name: accuracy_curve(one) for name, one in found.items()}
-    gap = curves["standard"].clean.value - curves["robust"].clean.value
-    figures: dict[str, Any] = {
-        "images": bench.scale.judged,
-        "suite": bench.scale.suite,
-        "clean gap": gap,
-        "rates": dict(rates),
-    }
+def _conclude(
+    found: Mapping[str, Profile], tried: Mapping[str, Any], bench: Frontier, rates: Mapping[str, float]
+) -> int:
+    models: dict[str, Any] = {}
     claims = []
-    for name, curve in curves.items():
-        figures[name] = {"clean": curve.clean, "robust": curve.robust, "findings": _objections(found[name])}
+    for name, profile in found.items():
+        curve = accuracy_curve(profile)
+        models[name] = {"clean": curve.clean, "robust": curve.robust, "objections": _objections(profile)}
         print(f"{name:<12} clean {shown(curve.clean):>18}  robust {shown(curve.robust):>18}")
-        if name in {"standard", "robust"}:
+        if name in BRANCHES:
             continue
-        won, lost = _won_back(curve, curves["robust"], gap), _lost(curve, curves["robust"])
-        figures[name] |= {"won back": won, "given up": lost}
-        claims.append(Claim(f"{name}: share of the clean gap won back", won, WON_BACK))
-        claims.append(Claim(f"{name}: share of robust accuracy given up", lost, LOST, most=True))
-    return conclude("frontier", claims, figures, bench.variant)
+        won = resampled([found["standard"], found["robust"], profile], _won_back, clean)
+        lost = resampled([found["robust"], profile], _lost, robust)
+        models[name] |= {"won back": won, "given up": lost, "tried": tried[name]}
+        claims.append(Claim(f"{name}: share of the clean gap won back", won.value, WON_BACK, interval=won[1:]))
+        claims.append(
+            Claim(f"{name}: share of robust accuracy given up", lost.value, LOST, most=True, interval=lost[1:])
+        )
+    figures = {"scale": asdict(bench.scale), "data": bench.data, "rates": dict(rates), "models": models}
+    return conclude("frontier", claims, figures, bench.name)
 
 
-def _won_back(mixed: Curve, robust: Curve, gap: float) -> float:
-    return (mixed.clean.value - robust.clean.value) / gap if gap > 0 else 0.0
+def _won_back(means: Float[np.ndarray, " models"]) -> float:
+    """Which part of the gap between the standard and the robust network a third wins back; 0 where there is none."""
+    accurate, sturdy, mixed = means
+    return float((mixed - sturdy) / (accurate - sturdy)) if accurate > sturdy else 0.0
 
 
-def _lost(mixed: Curve, robust: Curve) -> float:
-    return 1 - mixed.robust.value / robust.robust.value if robust.robust.value > 0 else 1.0
+def _lost(means: Float[np.ndarray, " models"]) -> float:
+    """Which part of the robust network's robust accuracy another one lacks; 1 where there is none."""
+    sturdy, mixed = means
+    return float(1 - mixed / sturdy) if sturdy > 0 else 1.0
 
 
 def _objections(found: Profile) -> list[str]:

@@ -9,6 +9,8 @@ import multiprocessing
 import os
 import platform
 import re
+import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -16,18 +18,20 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 from typing import Any, Generic, Self, TypeVar
 
 import torch
 
 from poise.commands.profile import profile
+from poise.core.misuse import Misuse
 from poise.evaluation import Profile, read_profile
+from poise.models import open_model
 
 RESULTS = Path(__file__).parent / "results"
-OWN = ("small", "medium", "full")
-"""Scales of `make evidence`, from three hours of two cores to a GPU; the last one that ran is shown."""
+SHORT = 3
+"""Exit code of a benchmark whose figures fall short of a floor; any other but 0 means that it broke off."""
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 """Where benchmarks of single parts compute; those that train leave it to poise."""
 
@@ -41,12 +45,14 @@ class Claim:
         value: what was measured.
         floor: the least (or, with `most`, the most) that holds.
         most: whether the floor is a ceiling.
+        interval: where the figure is an estimate, its 95 % interval.
     """
 
     name: str
     value: float
     floor: float
     most: bool = False
+    interval: tuple[float, float] | None = None
 
     @property
     def holds(self) -> bool:
@@ -54,7 +60,9 @@ class Claim:
         return self.value <= self.floor if self.most else self.value >= self.floor
 
     def __str__(self) -> str:
-        return f"claim {self.name}: {self.value:.3g} (floor {self.floor:g}) {'holds' if self.holds else 'falls short'}"
+        within = "" if self.interval is None else " [{:.3g}, {:.3g}]".format(*self.interval)
+        floor = f"{'at most' if self.most else 'at least'} {self.floor:g}"
+        return f"claim {self.name}: {self.value:.3g}{within} ({floor}) {'holds' if self.holds else 'falls short'}"
 
 
 def machine() -> str:
@@ -74,10 +82,33 @@ def cpu() -> tuple[str, bool]:
 
 
 def profiled(address: str, data: str | None = None, *, out: Path, **options: Any) -> Profile:
-    """The profile in this file, made by `poise profile` where it is not there yet, or taken up where it stopped."""
+    """The profile in this file, made by `poise profile` where it is not there yet, or taken up where it stopped.
+
+    Raises:
+        Misuse: where the profile that is there is of another model, or was made with other options.
+    """
     if not out.is_file():
         profile(address, data, out=out, **options)
-    return read_profile(out)
+    found = read_profile(out)
+    if differing := _differing(found, address, options):
+        raise Misuse(f"{out} was made with another {differing}; take another folder, or delete it")
+    return found
+
+
+def _differing(found: Profile, address: str, options: Mapping[str, Any]) -> str:
+    """In what a profile is not the one that these options would make; "" for nothing."""
+    header, limit, threat = found.header, options.get("limit"), options.get("threat")
+    bare = options.get("points") == []
+    same = {
+        "model": header.model == open_model(address).digest(),
+        "suite": header.suite == options.get("suite", "autoattack"),
+        "seed": header.seed == options.get("seed", 0),
+        "split": header.split == options.get("split", "test"),
+        "grid": (len(header.epsilons) == 2) == bare,
+        "threat": threat is None or (header.norm, header.epsilons[-1]) == (threat.norm, float(threat.epsilon)),
+        "count of images": limit is None or len(found) == limit,
+    }
+    return next((name for name, holds in same.items() if not holds), "")
 
 
 Scale = TypeVar("Scale")
@@ -98,11 +129,6 @@ class Bench(Generic[Scale]):
     name: str
     data: str
     folder: Path
-
-    @property
-    def variant(self) -> str:
-        """What sets the result apart; that of a scale of `make evidence` is the benchmark's own."""
-        return "" if self.name in OWN else self.name
 
     @classmethod
     def of(cls, options: argparse.Namespace, benchmark: str, scales: Mapping[str, Scale]) -> Self:
@@ -154,11 +180,6 @@ def _follow_parent() -> None:
         os._exit(1)
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Minimum, median and maximum."""
-    return {"min": min(values), "median": median(values), "max": max(values)}
-
-
 def clock() -> float:
     """Seconds of processor time, which other work on the machine hardly lengthens; on CUDA of the clock."""
     if DEVICE.type == "cuda":
@@ -200,30 +221,21 @@ def _resident(name: str) -> int:
     return 1024 * int(found[1])
 
 
-def shown(estimate: Sequence[float]) -> str:
-    """An estimate with its interval, in %."""
-    value, low, high = (100 * each for each in estimate)
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def cut(naive: float, mine: float) -> float:
-    """By which share flips are fewer than those of the naive swap; where that has none, 1 for none and -1 for some."""
-    return 1 - mine / naive if naive else float(mine == 0) - float(mine > 0)
-
-
 def conclude(name: str, claims: Sequence[Claim], figures: dict[str, Any], variant: str = "") -> int:
-    """Keep the result, print a line a claim, and return the exit code: 1 where one falls short.
+    """Keep the result, print a line a claim, and return the exit code: `SHORT` where one falls short.
 
     Args:
         name: of the benchmark's module.
         claims: figures with their floors.
         figures: whatever else was measured.
-        variant: sets results of the same benchmark apart.
+        variant: sets results of the same benchmark apart, such as those of several scales.
     """
     RESULTS.mkdir(exist_ok=True)
     processor, bf16 = cpu()
     record = {
         "command": " ".join(["python -m benchmarks." + name, *sys.argv[1:]]),
+        "commit": _commit(),
+        "date": datetime.now(UTC).date().isoformat(),
         "machine": {
             "kind": machine(),
             "processor": processor,
@@ -239,4 +251,13 @@ def conclude(name: str, claims: Sequence[Claim], figures: dict[str, Any], varian
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for claim in claims:
         print(claim)
-    return 0 if all(claim.holds for claim in claims) else 1
+    return 0 if all(claim.holds for claim in claims) else SHORT
+
+
+def _commit() -> str:
+    """The commit that was measured, with "+" where files differ from it; "" outside a clone."""
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    asked = [git, "-C", str(RESULTS), "describe", "--always", "--dirty=+", "--abbrev=10", "--exclude=*"]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()

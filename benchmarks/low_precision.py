@@ -123,7 +123,7 @@ def main() -> int:
     gap = abs(mean(found["fp32"]) - mean(found["bf16"]))
     claim = Claim("gap of robust accuracy, fp32 and bf16, in points", 100 * gap, 100 * spread, most=True)
     figures = {"scale": asdict(bench.scale), "data": bench.data, "robust": found}
-    return conclude("low_precision", [claim], figures, bench.variant)
+    return conclude("low_precision", [claim], figures, "quick" if bench.name == "quick" else "")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from benchmarks.harness import DEVICE, Claim, conclude, peak_above, seconds_of, spread
+from benchmarks.harness import DEVICE, Claim, conclude, peak_above, seconds_of
+from benchmarks.intervals import spread
 from poise.models import open_model
 from poise.models.mixing import Blend, Gate, MixedClassifier, plan_gate
 from poise.models.mixing.features import seen_by

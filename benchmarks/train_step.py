@@ -28,7 +28,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.harness import DEVICE, Claim, clock, conclude, cpu, seconds_of, spread
+from benchmarks.harness import DEVICE, Claim, clock, conclude, cpu, seconds_of
+from benchmarks.intervals import spread
 from poise.attacks import PGD
 from poise.core.modes import evaluating, frozen
 from poise.core.run_folder import RunFolder

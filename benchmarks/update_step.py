@@ -18,7 +18,8 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness import DEVICE, Claim, conclude, seconds_of, spread
+from benchmarks.harness import DEVICE, Claim, conclude, seconds_of
+from benchmarks.intervals import spread
 from poise.attacks import PGD
 from poise.attacks.pgd import image_gradient
 from poise.core.batch import Batch

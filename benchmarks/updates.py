@@ -23,23 +23,16 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import (
-    Bench,
-    Claim,
-    bench_parser,
-    conclude,
-    cut,
-    profiled,
-    shown,
-    spread,
-    workers,
-)
+from benchmarks.harness import Bench, Claim, bench_parser, conclude, profiled, workers
+from benchmarks.intervals import shown, spread
+from benchmarks.tables import cuts, over_seeds
 from poise.attacks import PGD
 from poise.commands.finetune import finetune
 from poise.commands.found_again import run_in
@@ -165,7 +158,15 @@ SCALES = {
 }
 """`grid` of `medium` keeps the cost down; PCT and PCAT, whose weights are of another size, get theirs from `_grid`."""
 SCALES["small"] = replace(
-    SCALES["medium"], images=3000, judged=1000, strict=100, rates=(3e-3, 3e-2), grid=[], validate_on=500
+    SCALES["medium"],
+    images=2500,
+    judged=600,
+    strict=0,
+    base=Training(epochs=12, batch_size=128, learning_rate=5e-3),
+    update=Training(epochs=3, batch_size=128, optimizer="sgd", weight_decay=0.0),
+    rates=(3e-3, 3e-2),
+    grid=[],
+    validate_on=500,
 )
 
 
@@ -330,7 +331,7 @@ class Updates(Bench[Scale]):
 
 def main() -> int:
     """Train what is not trained, judge what is not judged, and say what came out."""
-    options = options_of(__doc__)
+    options = options_of(__doc__, PAIRS)
     bench = Updates.of(options, "updates", SCALES)
     seeds, pairs = options.seeds or bench.scale.seeds, options.pairs or PAIRS
     jobs = [(pair, seed) for seed in seeds for pair in pairs]
@@ -343,7 +344,7 @@ def main() -> int:
         rows = each(bench.row, *zip(*jobs, strict=True))
         strict = _strict(bench, pairs, each) if bench.scale.strict and first in seeds else []
     figures = {"scale": asdict(bench.scale), "data": bench.data, "rows": rows, "strict": strict} | _summary(rows)
-    return conclude("updates", _claims(rows), figures, bench.variant)
+    return conclude("updates", _claims(rows), figures, bench.name)
 
 
 def _strict(bench: Updates, pairs: Sequence[str], each: Callable[..., list[Any]]) -> list[Any]:
@@ -354,10 +355,11 @@ def _strict(bench: Updates, pairs: Sequence[str], each: Callable[..., list[Any]]
     return each(bench.strict_row, pairs, [first] * len(pairs))
 
 
-def options_of(document: str | None) -> argparse.Namespace:
-    """The command line of a benchmark that works in the folder of updates."""
+def options_of(document: str | None, pairs: Sequence[str] = ()) -> argparse.Namespace:
+    """The command line of a benchmark that works in the folder of updates, and chooses among these pairs."""
     parser = bench_parser(document, SCALES)
-    parser.add_argument("--pairs", nargs="+", choices=PAIRS, help="of networks to update")
+    if pairs:
+        parser.add_argument("--pairs", nargs="+", choices=pairs, help="of networks to update")
     parser.add_argument("--seeds", nargs="+", type=int)
     return parser.parse_args()
 
@@ -404,11 +406,6 @@ def _tell(row: Mapping[str, Any]) -> None:
         print(f"{name:<12} " + " ".join(f"{shown(figure) if figure else '':>18}" for figure in figures))
 
 
-def _cuts(rows: Sequence[Mapping[str, Any]], name: str, figure: str) -> list[float]:
-    """By which share a contender has fewer flips than the naive swap, one number a pair and seed."""
-    return [cut(row["models"]["naive"][figure][0], row["models"][name][figure][0]) for row in rows]
-
-
 def _gains(rows: Sequence[Mapping[str, Any]], name: str, figure: str) -> list[float]:
     return [row["models"][name][figure][0] - row["models"]["naive"][figure][0] for row in rows]
 
@@ -417,20 +414,23 @@ def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean and spread over pairs and seeds, for each contender beside the naive swap."""
     summary: dict[str, Any] = {}
     for name in rows[0]["models"]:
-        measured = {f"cut of {figure}": _cuts(rows, name, figure) for figure in ("robust flips", "union flips")}
+        measured = {f"cut of {figure}": cuts(rows, name, figure) for figure in ("robust flips", "union flips")}
         measured |= {f"gain of {figure}": _gains(rows, name, figure) for figure in ("clean", "robust")}
         summary[name] = {what: {"mean": float(np.mean(all_)), **spread(all_)} for what, all_ in measured.items()}
     return {"over the naive swap": summary}
 
 
 def _claims(rows: Sequence[Mapping[str, Any]]) -> list[Claim]:
+    """Means over pairs, with intervals over seeds, as all pairs of a seed have the same new network."""
     claims = []
     for name in ("rcat", "constrained"):
-        cut = float(np.mean(_cuts(rows, name, "robust flips")))
-        claims.append(Claim(f"{name}, share of robustness negative flips that is cut", cut, TARGET))
+        less = over_seeds(rows, partial(cuts, name=name))
+        what = f"{name}, share of robustness negative flips that is cut"
+        claims.append(Claim(what, less.value, TARGET, interval=less[1:]))
         for figure in ("clean", "robust"):
-            gain = 100 * float(np.mean(_gains(rows, name, figure)))
-            claims.append(Claim(f"{name}, {figure} accuracy over the naive swap, points", gain, -100 * TOLERANCE))
+            gain, low, high = (100 * each for each in over_seeds(rows, partial(_gains, name=name, figure=figure)))
+            what = f"{name}, {figure} accuracy over the naive swap, points"
+            claims.append(Claim(what, gain, -100 * TOLERANCE, interval=(low, high)))
     return claims
 
 

@@ -6,8 +6,8 @@ import sys
 
 import numpy as np
 import pytest
-from benchmarks.memory import IMAGE_BYTES, judged, measured
 
+from benchmarks.memory import IMAGE_BYTES, judged, measured
 from poise.evaluation.brackets import Brackets
 from poise.evaluation.waiting import Waiting
 

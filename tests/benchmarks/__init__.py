@@ -1,0 +1,1 @@
+"""Benchmarks: what turns measurements into claims, tables and the page."""

@@ -91,7 +91,7 @@ def main() -> int:
     for count, each in found.items():
         print(f"{count:9,} images: peak {each['peak'] / 2**20:.0f} MiB, {each['seconds']:.0f} s of CPU")
     print(f"an image takes {IMAGE_BYTES} bytes in memory; the peak grows by {growth:.0f} an image")
-    claims = [Claim("bytes of peak memory an image, at most", growth, BOUND, most=True)]
+    claims = [Claim("bytes of peak memory an image", growth, BOUND, most=True)]
     return conclude("memory", claims, {"images": found})
 
 

@@ -52,7 +52,7 @@ def main() -> int:
         print(f"{name:24}" + " ".join(f"{value:6.3f}" for value in way["accuracy"]) + f"  {way['seconds']:.0f} s")
     bisected = ways.pop("bisect")
     claims = [
-        Claim(f"largest difference between bisect and {name}, points, at most", _apart(bisected, way), FLOOR, most=True)
+        Claim(f"largest difference between bisect and {name}, points", _apart(bisected, way), FLOOR, most=True)
         for name, way in ways.items()
     ]
     moved = int((bisected["broken from"] != ways["bisect, bf16 proposing"]["broken from"]).sum())

@@ -58,7 +58,7 @@ def main() -> int:
             print(_line(cells[-1]), flush=True)
     worst = max(100 * (cell["poise"]["robust"] - cell["official"]["robust"]) / cell["images"] for cell in cells)
     claims = [
-        Claim("robust accuracy above official, points, at most", worst, FLOOR, most=True),
+        Claim("robust accuracy above official, points", worst, FLOOR, most=True),
     ]
     return conclude("parity", claims, {"cells": cells})
 

@@ -98,7 +98,9 @@ def _claims(seconds: dict[str, float], saved: dict[str, float]) -> list[Claim]:
         if "poise, bf16" in seconds:
             least = 3.0 if DEVICE.type == "cuda" else 2.0
             claims.append(
-                Claim(f"fastest peer ({name}) over poise in bf16", peers[name] / seconds["poise, bf16"], least)
+                Claim(
+                    f"fastest peer, in fp32 ({name}), over poise in bf16", peers[name] / seconds["poise, bf16"], least
+                )
             )
     return [*claims, Claim("passes of the scheduled run over those of the fixed", saved["passes"], 1.0, most=True)]
 

@@ -337,6 +337,8 @@ class _Unsmoothable(Objective):
         (lambda: LabelSmoothing(objective=AWP(objective=_Unsmoothable())), "_Unsmoothable takes no smoothed labels"),
         (lambda: Guarded(objective=Standard()), "Standard has no attack that could be guarded"),
         (lambda: Guarded(every=0), "at least 1; got 0"),
+        (lambda: Guarded(objective=TRADES()), r"must be another attack than its own; both are PGD\(.*steps=10"),
+        (lambda: Guarded(objective=AWP(objective=Adversarial(attack=FGSM())), judge=FGSM()), "must be another attack"),
         (lambda: Guarded(gap=0.0), r"a difference in accuracy in \(0, 1\]"),
     ],
 )

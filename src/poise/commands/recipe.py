@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from poise.core.files import write_text
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import Misuse, first_line, suggestion
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Epsilon
 
@@ -210,7 +210,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Misuse(f"{path} cannot be read as a recipe: {str(error).splitlines()[0]}") from error
+        raise Misuse(f"{path} cannot be read as a recipe: {first_line(error)}") from error
     if not isinstance(tree, dict):
         raise Misuse(f"{path} is no recipe: it must hold options, one a line, such as 'data: digits'")
     return tree

@@ -36,6 +36,20 @@ def suggestion(word: str, choices: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(known)}"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message without its final full stop; the error's type where it says nothing."""
+    return _message(error) or type(error).__name__
+
+
+def kind_and_line(error: BaseException) -> str:
+    """The error's type, and the first line of its message where there is one."""
+    return ": ".join(filter(None, (type(error).__name__, _message(error))))
+
+
+def _message(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "").rstrip(".")
+
+
 def shortened(value: object) -> str:
     """A value as it stands in a message: items of a tuple with commas, at most 60 characters."""
     text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -18,7 +18,7 @@ from jaxtyping import Float32, Int
 from torch import Tensor
 
 from poise.core.files import written_whole
-from poise.core.misuse import Misuse
+from poise.core.misuse import Misuse, first_line
 from poise.evaluation.pixel_formats import FORMATS, Format, Pixels, read_pixels
 from poise.evaluation.profile_file import read_profile
 
@@ -81,7 +81,7 @@ class Adversarials:
             self.points: Int[np.ndarray, " n"] = table["point"].to_numpy()
             self.formats: tuple[Format, ...] = tuple(table["format"].to_pylist())
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Misuse(f"{path} cannot be read as adversarial images: {str(error).splitlines()[0]}") from error
+            raise Misuse(f"{path} cannot be read as adversarial images: {first_line(error)}") from error
 
     def __len__(self) -> int:
         return len(self.ids)

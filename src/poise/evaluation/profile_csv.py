@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from poise.core.files import write_text
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import Misuse, first_line, suggestion
 from poise.core.threat import NORMS, Epsilon
 from poise.evaluation.csv_lines import CsvLines
 from poise.evaluation.profile import Header, Profile
@@ -93,7 +93,7 @@ def read_profile_csv(path: Path) -> Profile:
     except FileNotFoundError:
         raise Misuse(f"there is no profile at {path}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise Misuse(f"{path} cannot be read as CSV: {str(error).splitlines()[0]}") from error
+        raise Misuse(f"{path} cannot be read as CSV: {first_line(error)}") from error
     source = _Source(text, str(path))
     try:
         return source.profile()

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from poise.core.files import written_whole
-from poise.core.misuse import Misuse
+from poise.core.misuse import Misuse, first_line
 from poise.core.run_folder import RunFolder
 from poise.evaluation.certificates.certificate import Certificate
 from poise.evaluation.kept import Kept
@@ -74,12 +74,12 @@ def read_profile(path: Path | str) -> Profile:
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise Misuse(f"{path} cannot be read as a profile: {str(error).splitlines()[0]}") from error
+        raise Misuse(f"{path} cannot be read as a profile: {first_line(error)}") from error
     fields = _fields(path, table)
     try:
         found = _profile(table, fields)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Misuse(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+        raise Misuse(f"{path} is damaged: {first_line(error)}") from error
     if wrong := found.contradiction():
         raise Misuse(f"{path} is damaged: {wrong}")
     return found

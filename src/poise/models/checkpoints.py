@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from poise.core.misuse import Misuse
+from poise.core.misuse import Misuse, kind_and_line
 
 _PICKLED = {".pt", ".pth", ".bin", ".ckpt", ".tar"}
 # In order of preference: averaged weights are what their owner evaluated.
@@ -105,15 +105,10 @@ def _unpickled(path: Path) -> Mapping[Any, Any]:
             "where you trust it, load it yourself and save its state_dict() alone"
         ) from None
     except (EOFError, RuntimeError, LookupError, ValueError, OSError) as error:
-        raise Misuse(f"{path} is damaged or cut short: {type(error).__name__} {first_line(error)}".rstrip()) from None
+        raise Misuse(f"{path} is damaged or cut short: {kind_and_line(error)}") from None
     if not isinstance(content, Mapping):
         raise Misuse(f"{path} holds a {type(content).__name__}, not a state dict")
     return content
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without its final full stop."""
-    return (str(error).strip().splitlines() or [""])[0].rstrip(".")
 
 
 def lay_over(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import Misuse, kind_and_line, suggestion
 from poise.models.blueprint import Blueprint
-from poise.models.checkpoints import first_line, lay_over
+from poise.models.checkpoints import lay_over
 from poise.models.classifier import Classifier, classifier_around
 from poise.models.probing import class_count
 from poise.models.request import Request
@@ -57,7 +57,7 @@ def open_robustbench(request: Request) -> Classifier:
     try:
         network = zoo.load_model(model_name=name, dataset=dataset, threat_model=threat)
     except Exception as error:  # unknown names and failed downloads arrive as many kinds
-        reason = f"{type(error).__name__}: {first_line(error)}"
+        reason = kind_and_line(error)
         raise Misuse(f"robustbench cannot deliver {request.name} ({reason})") from error
     return _classifier(network, request)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from poise.core.misuse import Misuse
+from poise.core.misuse import Misuse, kind_and_line
 from poise.core.modes import evaluating
-from poise.models.checkpoints import first_line
 from poise.models.classifier import Classifier
 
 
@@ -29,7 +28,7 @@ def class_count(network: nn.Module, shape: tuple[int, ...], address: str) -> int
     try:
         logits = _probed(network, shape)
     except Exception as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
+        reason = kind_and_line(error)
         raise Misuse(f"{address} cannot take images of shape {shape} ({reason})") from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
         found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__

@@ -11,9 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from poise.core.misuse import Misuse
+from poise.core.misuse import Misuse, first_line
 from poise.models.blueprint import Option
-from poise.models.checkpoints import first_line
 
 
 def configuration(name: str) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from poise.core.misuse import Misuse
-from poise.models.checkpoints import Checkpoint, first_line, fits, lay_over, mismatch
+from poise.core.misuse import Misuse, kind_and_line
+from poise.models.checkpoints import Checkpoint, fits, lay_over, mismatch
 from poise.models.heads import head_rows, replace_head
 from poise.models.request import Request
 from poise.models.timm_networks import built, known_weights
@@ -48,7 +48,7 @@ def _of_hub(request: Request, config: Any, channels: int) -> nn.Module:
     except Exception as error:  # every layer between here and the hub raises its own kinds
         raise Misuse(
             f"the weights of {request.address} could not be had from {config.hf_hub_id or config.url} on the hub "
-            f"({type(error).__name__}: {first_line(error)}), and are not in its local cache; "
+            f"({kind_and_line(error)}), and are not in its local cache; "
             "give a file of them as --weights FILE"
         ) from error
 

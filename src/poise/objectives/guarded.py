@@ -36,7 +36,7 @@ class Guarded(Wrapper):
 
     Args:
         objective: what a step minimises, with an attack of its own.
-        judge: the stronger attack.
+        judge: the stronger attack, another than the objective's own.
         every: attacked steps between judged batches, at least 1; one costs the judge's passes and two forward passes.
         gap: growth of the difference in accuracy that counts as a collapse, in (0, 1].
         switch: whether to train on the judge's images after a collapse.
@@ -53,8 +53,11 @@ class Guarded(Wrapper):
             raise Misuse(f"a guarded objective is judged every so many steps, at least 1; got {self.every}")
         if not 0 < self.gap <= 1:
             raise Misuse(f"the gap of a guarded objective is a difference in accuracy in (0, 1]; got {self.gap}")
-        if not isinstance(getattr(innermost(self.objective), "attack", None), Attack):
+        own = getattr(innermost(self.objective), "attack", None)
+        if not isinstance(own, Attack):
             raise Misuse(f"{type(innermost(self.objective)).__name__} has no attack that could be guarded")
+        if own == self.judge:
+            raise Misuse(f"a guarded objective's judge must be another attack than its own; both are {own}")
 
     def begin(self, model: nn.Module) -> State:
         """Nothing judged yet. The state lies on the CPU, so that looking at it waits for no device."""

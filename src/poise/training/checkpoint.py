@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from poise.core.files import write_text, written_whole
-from poise.core.misuse import Misuse
+from poise.core.misuse import Misuse, first_line
 from poise.training.sharding import gathered, is_shared, shared_like
 
 Tensors = Mapping[str, Tensor]
@@ -115,7 +115,7 @@ def load_checkpoint(
         kept = load_file(newest / "objective.safetensors")
         remembered = {name: shared_like(kept[name].to(value.device), value) for name, value in memory.items()}
     except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise Misuse(
             f"{newest} does not fit this run: {reason}; resume with what it was made with, or start anew"
         ) from error

@@ -13,7 +13,7 @@ from poise.commands.searching.interruptions import listening
 from poise.commands.searching.stopping import Course
 from poise.commands.searching.trial import Trial, course_of, origin_of, within
 from poise.commands.telling.terminal import say
-from poise.core.misuse import Misuse
+from poise.core.misuse import Misuse, first_line
 from poise.core.streams import hashed
 from poise.reporting.tried import Tried
 
@@ -160,7 +160,7 @@ def open_study(place: str, *, identity: str, prune_after: float, seed: int) -> I
                     load_if_exists=True,
                 )
             except Exception as error:  # every database raises its own kinds
-                raise Misuse(f"the study at {place} cannot be opened: {str(error).splitlines()[0]}") from error
+                raise Misuse(f"the study at {place} cannot be opened: {first_line(error)}") from error
             _claim(study, place, identity)
             yield Study(study, prune_after=prune_after, seed=seed)
     finally:

@@ -20,7 +20,7 @@ from jaxtyping import Float64
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import OutputKind
 
-from poise.core.misuse import Misuse
+from poise.core.misuse import Misuse, first_line
 from poise.evaluation.certificates.affine import merged
 from poise.evaluation.certificates.calls import CHECKS, Call, check_value, layer_of, name_of, passes_on, shape_of
 from poise.evaluation.certificates.layers import Affine, Layer
@@ -74,7 +74,7 @@ class Network:
                 float(((found - expected).abs() / (1 + expected.abs().amax(1, keepdim=True))).max()) if same else 1.0
             )
         except RuntimeError as error:
-            raise Misuse(f"{_OTHERWISE}; together they end in {_first_line(error)}") from error
+            raise Misuse(f"{_OTHERWISE}; together they end in {first_line(error)}") from error
         if not doubt <= _TOLERANCE:
             raise Misuse(f"{_OTHERWISE}; their logits are off by {doubt:.2g} of the largest")
         return found
@@ -102,13 +102,9 @@ def _traced(double: nn.Module, image: Tensor) -> torch.export.ExportedProgram:
         functional: torch.export.ExportedProgram = program.run_decompositions({})
     except Exception as error:
         raise Misuse(
-            f"bounds need a network that torch.export can trace; this one ends in {_first_line(error)}"
+            f"bounds need a network that torch.export can trace; this one ends in {first_line(error)}"
         ) from error
     return functional
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _probes(shape: tuple[int, ...]) -> Float64[Tensor, "n *shape"]:

@@ -13,6 +13,7 @@ from poise.attacks.attack import Loss
 from poise.core.batch import Batch
 from poise.core.losses import cross_entropy
 from poise.core.memory import out_of_memory, piecewise
+from poise.core.misuse import first_line
 from poise.core.modes import evaluating
 from poise.core.norms import length, random_point
 from poise.core.streams import Stream, global_seed
@@ -85,7 +86,7 @@ def _gradients(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss) -> 
         except RuntimeError as error:
             if out_of_memory(error):
                 raise
-            raise NoGradient(str(error).splitlines()[0]) from error
+            raise NoGradient(first_line(error)) from error
     if found is None:
         raise NoGradient("the images are not part of the graph that leads to the logits")
     return found

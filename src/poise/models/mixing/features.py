@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from poise.core.misuse import Misuse
+from poise.core.misuse import Misuse, first_line
 from poise.core.modes import evaluating
 from poise.models.classifier import Classifier
 from poise.models.mixing.branches import Seen
@@ -89,7 +89,7 @@ def _trying(classifier: Classifier) -> Iterator[Tensor]:
             yield torch.zeros(1, *classifier.blueprint.shape, dtype=classifier.dtype, device=classifier.device)
         except (RuntimeError, TypeError) as error:
             raise Misuse(
-                f"the features of {classifier.blueprint.address} cannot be read ({str(error).splitlines()[0]}); mix it "
+                f"the features of {classifier.blueprint.address} cannot be read ({first_line(error)}); mix it "
                 "with a constant alpha (--method constant)"
             ) from error
 

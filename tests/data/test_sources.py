@@ -261,6 +261,22 @@ def test_rows_are_numbered_where_paths_do_not_identify(tmp_path, paths):
     assert splits.train.classes == ("0", "1")
 
 
+@pytest.mark.parametrize("validation", ["dev-0.parquet", "Valid_1.parquet", "validate.parquet", "val2.parquet"])
+@pytest.mark.parametrize("test", ["testing.parquet", "Test.0.parquet", "test2.parquet"])
+def test_parquet_files_of_a_split_may_be_called_otherwise(tmp_path, validation, test):
+    for name, count in (("training-0.parquet", 20), (validation, 6), (test, 4)):
+        write_parquet(tmp_path / name, count)
+    splits = open_data(f"parquet:{tmp_path}")
+    assert [len(each) for each in (splits.train, splits.validation, splits.test)] == [20, 6, 4]
+
+
+def test_a_parquet_file_beside_the_splits_is_not_left_out_in_silence(tmp_path):
+    write_parquet(tmp_path / "train.parquet", 20)
+    write_parquet(tmp_path / "device.parquet", 20)
+    with pytest.raises(Misuse, match=r"device\.parquet belongs to no split, beside train\.parquet; begin its name"):
+        open_data(f"parquet:{tmp_path}")
+
+
 def test_shards_follow_each_other_and_validation_may_be_brought(tmp_path):
     write_parquet(tmp_path / "train-00000-of-00002.parquet", 20)
     write_parquet(tmp_path / "train-00001-of-00002.parquet", 10)
@@ -324,6 +340,13 @@ def test_a_saved_hugging_face_data_set(tmp_path):
     assert splits.test.classes == CLASSES
     assert found["test/000007"] == (1, [7, 1, 7], "test")
     assert found["train/000012"] == (0, [12, 0, 7], "train")
+
+
+def test_splits_of_a_hugging_face_data_set_may_be_called_otherwise(tmp_path):
+    splits = open_data(f"hf:{saved(tmp_path / 'set', training=20, dev=6, testing=8, extra=9)}")
+    assert [len(part) for part in parts(splits).values()] == [20, 6, 8]
+    with pytest.raises(Misuse, match="has two splits for validation: train, dev, val; keep one of them"):
+        open_data(f"hf:{saved(tmp_path / 'two', train=20, dev=6, val=8)}")
 
 
 def test_the_hub_is_asked_and_a_configuration_is_passed_on(tmp_path, monkeypatch):
@@ -523,10 +546,12 @@ def test_tables_that_do_not_fit(tmp_path, options, message):
         open_data(f"parquet:{tmp_path}")
 
 
-def test_a_file_that_is_no_table(tmp_path):
-    write_parquet(tmp_path / "train.parquet", 20)
-    (tmp_path / "test.parquet").write_bytes(b"rubbish")
-    with pytest.raises(Misuse, match=r"cannot read .*test.parquet: "):
+@pytest.mark.parametrize("rubbish", ["test", "train"])
+def test_a_file_that_is_no_table(tmp_path, rubbish):
+    for name in ("train", "test"):
+        write_parquet(tmp_path / f"{name}.parquet", 20)
+    (tmp_path / f"{rubbish}.parquet").write_bytes(b"rubbish")
+    with pytest.raises(Misuse, match=rf"cannot read .*{rubbish}.parquet: "):
         open_data(f"parquet:{tmp_path}")
 
 

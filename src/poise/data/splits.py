@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -19,6 +19,13 @@ _HASHES = 2**63
 
 
 Split = Literal["train", "validation", "test"]
+SPLIT_NAMES: Mapping[Split, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "validate", "dev"),
+    "test": ("test", "testing"),
+}
+"""What sources call their splits, in capitals or not."""
+_SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,11 @@ class Parts(Generic[Examples]):
         """The parts that are there, by the name of their split."""
         every = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: part for name, part in every.items() if part is not None}
+
+
+def split_called(name: str) -> Split | None:
+    """The split that a name stands for, if any."""
+    return _SPLIT_OF.get(name.lower())
 
 
 def split(images: ImageSet, validation: float = 0.1, test: float = 0.2) -> Splits:

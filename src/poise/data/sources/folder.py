@@ -1,6 +1,6 @@
 """``folder:PATH``: one folder per class, below PATH or below PATH/train, PATH/validation and PATH/test.
 
-Splits may be called otherwise, in capitals or not: training; val, valid, validate or dev; testing.
+Splits may be called otherwise, as `SPLIT_NAMES` says.
 """
 
 from __future__ import annotations
@@ -15,16 +15,10 @@ import torch
 from poise.core.misuse import Misuse
 from poise.data.pictures import Pictures, finished, pictures
 from poise.data.request import Request
-from poise.data.splits import Parts, Splits
+from poise.data.splits import Parts, Splits, split_called
 from poise.data.store import Files
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-_SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "val", "valid", "validate", "dev"),
-    "test": ("test", "testing"),
-}
-_SPLIT_OF = {name: split for split, names in _SPLITS.items() for name in names}
 
 
 def open_source(request: Request) -> Splits:
@@ -58,7 +52,7 @@ def _homes(root: Path, address: str) -> dict[str, Path]:
     known = [path for path in _visible(root) if path.is_dir()]
     homes: dict[str, Path] = {}
     for path in known:
-        split = _SPLIT_OF.get(path.name.lower())
+        split = split_called(path.name)
         if split is None or (split == "train" and not _folders_in(path)):
             continue
         if split in homes:

@@ -13,10 +13,9 @@ from poise.core.misuse import Misuse
 from poise.data.pictures import finished, pictures
 from poise.data.request import Request
 from poise.data.sources.columns import IMAGE_NAMES, LABEL_NAMES, class_names, column, identities, whole_labels
-from poise.data.splits import Parts, Splits
+from poise.data.splits import Parts, Splits, split_called
 from poise.data.store import Encoded
 
-_SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 _BATCH_ROWS = 1024
 _FAILURES = (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError)
 
@@ -59,7 +58,13 @@ def _tables(request: Request) -> dict[str, Any]:
         ) from None
     if isinstance(found, datasets.Dataset):
         return {"train": found}
-    tables = {split: found[name] for split, names in _SPLITS.items() for name in names if name in found}
+    tables: dict[str, Any] = {}
+    for called, table in found.items():
+        split = split_called(called)
+        if split in tables:
+            raise Misuse(f"{request.address} has two splits for {split}: {', '.join(found)}; keep one of them")
+        if split is not None:
+            tables[split] = table
     if "train" not in tables:
         raise Misuse(f"{request.address} has the splits {', '.join(found)}; one of them must be called train")
     return tables

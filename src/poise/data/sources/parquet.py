@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -16,21 +19,23 @@ from poise.core.misuse import Misuse
 from poise.data.pictures import finished, pictures
 from poise.data.request import Request
 from poise.data.sources.columns import IMAGE_NAMES, LABEL_NAMES, class_names, column, identities, whole_labels
-from poise.data.splits import Parts, Splits
+from poise.data.splits import Parts, Split, Splits, split_called
 from poise.data.store import Encoded
 
-_PREFIXES = {"train": "train", "validation": "val", "test": "test"}
+_PREFIXES: Mapping[str, Split] = {"train": "train", "val": "validation", "test": "test"}
 _BATCH_ROWS = 1024
 
 
 def open_source(request: Request) -> Splits:
     """The images of a folder's ``train*``, ``val*`` and ``test*`` files, or of all where none is for training.
 
+    Splits may be called otherwise, as `SPLIT_NAMES` says.
+
     The encoded images are held in memory. Ids are the split and the image's path where all paths of the split
     are present and distinct, else the split and the row number; class names come from the schema where it has them.
     """
     files = _files(request)
-    schema = pq.read_schema(next(iter(files.values()))[0])
+    schema = _schema(files["train"][0], request.address)
     kinds = _features(schema)
     image = column(schema.names, [name for name in kinds if kinds[name] == "Image"], IMAGE_NAMES, request.address)
     label = column(
@@ -53,9 +58,30 @@ def _files(request: Request) -> dict[str, list[Path]]:
     every = sorted(folder.glob("*.parquet"))
     if not every:
         raise Misuse(f"{request.address}: no .parquet files in {folder}; expected train*.parquet and test*.parquet")
-    found = {split: [path for path in every if path.name.startswith(prefix)] for split, prefix in _PREFIXES.items()}
-    found = {split: paths for split, paths in found.items() if paths}
-    return found if "train" in found else {"train": every}
+    found: dict[str | None, list[Path]] = defaultdict(list)
+    for path in every:
+        found[_split_of(path.name)].append(path)
+    if "train" not in found:
+        return {"train": every}
+    if strange := found.pop(None, []):
+        raise Misuse(
+            f"{request.address}: {strange[0].name} belongs to no split, beside {found['train'][0].name}; begin its "
+            "name with train, val or test, or keep it elsewhere"
+        )
+    return {split: paths for split, paths in found.items() if split is not None}
+
+
+def _split_of(name: str) -> Split | None:
+    """The split that a file belongs to: its first letters are one's name, or it begins like one."""
+    called = split_called(re.split(r"[^a-z]", name.lower())[0])
+    return called or next((split for prefix, split in _PREFIXES.items() if name.lower().startswith(prefix)), None)
+
+
+def _schema(file: Path, address: str) -> pa.Schema:
+    try:
+        return pq.read_schema(file)
+    except (pa.ArrowException, OSError) as error:
+        raise Misuse(f"{address}: cannot read {file}: {error}") from None
 
 
 def _features(schema: pa.Schema) -> dict[str, str | list[str]]:

@@ -16,11 +16,10 @@ from poise.core.misuse import Misuse, suggestion
 from poise.data.pictures import finished, pictures
 from poise.data.request import Request
 from poise.data.sources.columns import class_names
-from poise.data.splits import Parts, Splits
+from poise.data.splits import SPLIT_NAMES, Parts, Split, Splits
 from poise.data.store import Store
 
 _FAILURES = (OSError, RuntimeError, ValueError, TypeError, ImportError)
-_SPLIT_ARGUMENTS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 
 
 def open_source(request: Request) -> Splits:
@@ -69,8 +68,9 @@ def _splits(kind: Any, root: Path) -> dict[str, Any]:
     if "split" not in parameters:
         return {"train": kind(**common)}
     found = {"train": kind(split="train", **common)}
-    for split in ("validation", "test"):
-        for argument in _SPLIT_ARGUMENTS[split]:
+    rest: tuple[Split, Split] = ("validation", "test")
+    for split in rest:
+        for argument in SPLIT_NAMES[split]:
             try:
                 found[split] = kind(split=argument, **common)
             except ValueError:  # the class has no split of this name

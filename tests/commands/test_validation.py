@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
 import torch
 from PIL import Image
 
 import poise
-from poise.commands.fitting.validation import validation
+from poise.commands.fitting.validation import MEASURED, validation
+from poise.core.misuse import Misuse
 from poise.core.threat import Threat
 from poise.evaluation import judge
-from poise.schedules import Adaptive, Automatic
+from poise.schedules import Adaptive, Automatic, Fixed
 from tests.models_for_tests import linear_classifier, random_images
 
 THREAT = Threat(norm="linf", epsilon=0.1)
@@ -35,6 +40,27 @@ def test_robust_accuracy_is_measured_at_the_current_epsilon_where_the_schedule_a
 def test_others_are_told_of_the_target_alone():
     assert _measured(Automatic(), 0.05).keys() == {"clean", "robust"}
     assert validation(random_images(linear_classifier(3, (1, 2, 2)), 8), THREAT, 0, Automatic(), 0) is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listening(Fixed):
+    """A schedule that wants to hear what nobody measures."""
+
+    hears: ClassVar[tuple[str, ...]] = ("clean", "calibration")
+
+
+def test_a_schedule_that_listens_to_what_nobody_measures_is_refused_before_the_run_has_a_folder(tmp_path):
+    out = tmp_path / "run"
+    told = "the schedule listening listens to calibration, which {} does not measure, but clean, robust"
+    with pytest.raises(Misuse, match=told.format("validation")):
+        poise.finetune("small", "digits", schedule=Listening(), out=out)
+    with pytest.raises(Misuse, match=told.format("an update")):
+        poise.update("run:old", "run:new", "digits", schedule=Listening(), out=out)
+    assert not out.exists()
+
+
+def test_all_that_is_told_is_what_schedules_may_listen_to():
+    assert set(_measured(Adaptive(), 0.05)) == set(MEASURED)
 
 
 def test_whatever_is_chosen_is_chosen_on_images_of_all_classes_of_a_folder(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from poise.commands.fitting.fit import begun, fit, seconds
+from poise.commands.fitting.validation import check_heard
 from poise.commands.opening import Source, open_whole, placed, tell_repeats
 from poise.commands.recipe import options_among, write_recipe
 from poise.commands.rehearsal.demand import examination_work, training_works
@@ -100,11 +101,7 @@ def update(
     tried = objectives_tried(objective, grid)
     if validate_on < 1:
         raise Misuse(f"validate_on must be at least 1: an update is chosen by its flips; got {validate_on}")
-    if unheard := sorted(set(schedule.hears) - {"clean", "robust"}):
-        raise Misuse(
-            f"the schedule {type(schedule).__name__.lower()} listens to {', '.join(unheard)}, which an update does not "
-            "measure; choose another"
-        )
+    check_heard(schedule, ("clean", "robust"), "an update")
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise Misuse(f"tolerance must be a share of at least 0; got {tolerance}")
     if tolerance >= 1:

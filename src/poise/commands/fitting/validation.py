@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -17,12 +17,15 @@ from poise.evaluation import Examination, accuracy_curve, examine
 from poise.models import Classifier
 from poise.schedules import Schedule
 
+MEASURED = ("clean", "robust", "robust_now", "learned")
+"""What a `Validation` can tell a schedule."""
+
 
 def check_validation(count: int, schedule: Schedule) -> None:
     """Refuse a number of validation images that does not do.
 
     Raises:
-        Misuse: for a negative one, and for none with a schedule that listens.
+        Misuse: for a negative one, for none with a schedule that listens, and for one that listens to what is not told.
     """
     if count < 0:
         raise Misuse(f"validate_on must be at least 0; got {count}")
@@ -30,6 +33,22 @@ def check_validation(count: int, schedule: Schedule) -> None:
     if not count and hears:
         name = type(schedule).__name__.lower()
         raise Misuse(f"the schedule {name} listens to validation; give it some images with --validate-on, e.g. 500")
+    check_heard(schedule, MEASURED, "validation")
+
+
+def check_heard(schedule: Schedule, measured: Collection[str], who: str) -> None:
+    """Refuse a schedule that listens to what nobody measures.
+
+    Args:
+        schedule: whatever was given for one.
+        measured: names of figures.
+        who: measures them.
+    """
+    if unheard := sorted(set(getattr(schedule, "hears", ())) - set(measured)):
+        raise Misuse(
+            f"the schedule {type(schedule).__name__.lower()} listens to {', '.join(unheard)}, which {who} does not "
+            f"measure, but {', '.join(measured)}"
+        )
 
 
 @runtime_checkable

@@ -136,6 +136,29 @@ def test_a_smoothed_classifier_gets_a_run_of_its_own_and_an_interruption_goes_on
     assert "certified already" in capsys.readouterr().err
 
 
+def test_the_same_command_goes_on_without_being_told_where(run, tmp_path, monkeypatch, capsys):
+    from poise.evaluation.certificates import certification
+
+    monkeypatch.chdir(tmp_path)
+    words = ["certify", run.address, "--sigma", "0.1", "--samples", "200", "--limit", "5"]
+    with monkeypatch.context() as patch:
+        patch.setattr(certification, "sampled", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(words) == 130
+    (tmp_path / "runs" / "smoothed" / "model.safetensors").unlink()  # killed before it stood
+    assert main([*words, "--seed", "1"]) == 0  # another command has a folder of its own
+    assert main(words) == 0
+    assert "going on" not in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["smoothed", "smoothed-2"]
+    assert main(words) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(certification, "sampled", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main([*words, "--limit", "4"]) == 130
+    assert main([*words, "--limit", "4"]) == 0
+    assert "runs/smoothed-4: going on where it was interrupted" in capsys.readouterr().err
+    found = [read_profile(tmp_path / "runs" / name / "profile.parquet") for name in ("smoothed", "smoothed-3")]
+    assert np.array_equal(found[0].certificate.radii, found[1].certificate.radii)
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -209,7 +232,7 @@ def test_a_smoothed_classifier_is_not_exported_and_its_own_resumption_is_named(r
     assert "--resume" not in told
 
 
-def test_training_under_noise_is_what_smoothing_wants(tmp_path):
+def test_training_under_noise_is_what_smoothing_wants(tmp_path, capsys):
     def certified(name, objective):
         run = poise.finetune(
             "small",
@@ -223,6 +246,7 @@ def test_training_under_noise_is_what_smoothing_wants(tmp_path):
             out=tmp_path / name,
         )
         found = poise.certify(run.address, sigma=0.5, samples=500, limit=60, out=tmp_path / f"{name}-smoothed")
+        assert ("was trained without noise" in capsys.readouterr().err) == (name == "plain")
         return (found.certificate.radii > 0.4).mean()
 
     assert certified("noisy", poise.Noisy(sigma=0.5)) > certified("plain", poise.Standard()) + 0.2

@@ -8,13 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from poise.commands.found_again import folder_of, marked
 from poise.commands.opening import Source, check_split, open_whole, placed
 from poise.commands.profile import profile_path
-from poise.commands.recipe import options_among, refuse_changes, write_recipe
+from poise.commands.recipe import options_among, recipe_text, refuse_changes, write_recipe
 from poise.commands.rehearsal.demand import certification_work
 from poise.commands.rehearsal.estimate import rehearsed
-from poise.commands.run import fresh_path, recipe_of
+from poise.commands.run import recipe_of
 from poise.commands.telling.terminal import say, watching
+from poise.core.files import digest_words
 from poise.core.misuse import Misuse, suggestion
 from poise.core.processes import process_state
 from poise.core.run_folder import RunFolder
@@ -38,6 +40,8 @@ from poise.evaluation.soundness.certified import certified
 from poise.models import Classifier, Vote, save_model, smooth
 from poise.models.saving import refuse_foreign
 
+_FREE = ("out", "batch_size", "overwrite")
+"""Options that may differ when a certification goes on."""
 _UNKNOWN = ("images on which the smoothed classifier is undecided, which are given up early: hence a range",)
 
 
@@ -69,7 +73,7 @@ def certify(
     With --sigma the classifier is smoothed by Gaussian noise first. The smoothed classifier is another model: it gets a
     run folder of its own, which can be attacked, mixed and reported on, and the radii are about it. Otherwise radii
     join the profile that the model has already, beside what attacks found. Outcomes of sampling are kept as they come:
-    the same command with the same --out goes on after an interruption.
+    the same command goes on after an interruption.
 
     Args:
         model: address of the network, a smoothed one or a mixture: run:FOLDER, timm:NAME, python:pkg.module:factory.
@@ -92,7 +96,8 @@ def certify(
         skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
         batch_size: noisy copies in one forward pass of smoothing, by default 1024; images at a time of the other
             methods, by default 32. It changes speed and memory, and not the radii.
-        out: with --sigma the run folder to create, by default runs/smoothed; else the profile to write.
+        out: with --sigma the run folder to create, by default runs/smoothed, with a number behind it where that exists;
+            else the profile to write.
         overwrite: replace the certificate that the profile holds already.
         seed: decides the noise.
 
@@ -173,24 +178,46 @@ def _check(split: str, norm: str | None, sigma: float | None, method: str | None
 
 def _place(options: Mapping[str, object], out: Path | None) -> RunFolder:
     """Where the smoothed classifier's run stands, if its certification was interrupted, or will stand."""
-    if out is not None and out.exists():
+    if out is None:
+        return RunFolder(folder_of(Path("runs/smoothed"), _mark(options), lambda at: RunFolder(at).profile.exists()))
+    if out.exists():
         folder = RunFolder.open(out)
         how = "go on with the options that it was started with, or choose another folder with --out"
-        refuse_changes(folder, options, ignored=("out", "batch_size", "overwrite"), how=how)
+        refuse_changes(folder, options, ignored=_FREE, how=how)
         if folder.profile.exists():
             raise Misuse(f"{out} is certified already; choose another folder with --out, or certify run:{out}")
         return folder
-    return RunFolder(out or fresh_path(Path("runs/smoothed")))
+    return RunFolder(out)
+
+
+def _mark(options: Mapping[str, object]) -> str:
+    """A digest of what two calls have to share for the second to go on with the first."""
+    return digest_words([recipe_text("certify", {name: options[name] for name in options if name not in _FREE})])
 
 
 def _begin(folder: RunFolder, options: Mapping[str, object], classifier: Classifier) -> None:
-    """Make the smoothed classifier's run folder, unless it is there."""
-    if folder.path.exists():
+    """Make what is not there yet of the smoothed classifier's run folder."""
+    if folder.weights.is_file():
+        say(f"{folder.path}: going on where it was interrupted")
         return
-    RunFolder.create(folder.path)
+    if not folder.path.exists():
+        RunFolder.create(folder.path)
+    marked(folder.path, _mark(options))
     write_recipe(folder, "certify", {**options, "out": folder.path})
     save_model(classifier, folder.path)
-    say(f"{folder.path}: the smoothed classifier; after an interruption, go on with --out {folder.path}")
+    say(f"{folder.path}: the smoothed classifier{_unprepared(options)}")
+
+
+def _unprepared(options: Mapping[str, object]) -> str:
+    """A hint where the network's run says that it has never seen noise."""
+    objective = recipe_of(str(options["model"])).get("objective")
+    kinds = []
+    while isinstance(objective, dict):
+        kinds.append(objective.get("kind"))
+        objective = objective.get("objective")
+    if not kinds or "noisy" in kinds:
+        return ""
+    return "; its network was trained without noise, so that many images may abstain (see --objective noisy)"
 
 
 def _known_profile(target: Path, classifier: Classifier, images: ImageSet, norm: Norm | None) -> Profile | None:

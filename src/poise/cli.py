@@ -17,7 +17,7 @@ FAILED, REFUSED, BROKEN, INTERRUPTED = 1, 2, 3, 130
 EXIT_CODES = {
     0: "done; a gate passed",
     FAILED: "work began and could not go on; a gate failed",
-    REFUSED: "the request cannot be honoured, or a file not be read or written; a gate cannot be judged",
+    REFUSED: "the request cannot be honoured, or a file cannot be read or written; a gate cannot be judged",
     BROKEN: "an error of poise itself, or of code that it was given, with its traceback",
     INTERRUPTED: "interrupted by Ctrl-C; runs go on with --resume, everything else with the same command",
 }

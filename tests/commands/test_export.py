@@ -74,6 +74,18 @@ def test_a_photo_prepared_as_file_and_card_say_gives_the_logits_of_the_run(tmp_p
     torch.testing.assert_close(torch.from_numpy(found), served, atol=1e-4, rtol=0)
 
 
+def test_a_file_for_images_that_are_not_cut_says_so(tmp_path):
+    run = finetune(
+        "small", "digits", limit=20, training=Training(epochs=1), validate_on=0, trackers=(), out=tmp_path / "r"
+    )
+    assert main(["export", run.address, "--images", "2"]) == 0
+    session = onnxruntime.InferenceSession(run.path / "model.onnx", providers=["CPUExecutionProvider"])
+    said = session.get_modelmeta().custom_metadata_map["preparation"]
+    assert said == "as they are, neither cut nor resized; values in [0, 1]"
+    card = " ".join((run.path / "model.md").read_text().split())
+    assert "brought to that size as in training: as they are, neither cut nor resized." in card
+
+
 def test_the_card_of_a_mixture_says_at_which_alpha_it_was_measured(run, tmp_path):
     mixed = mix(run.address, run.address, "digits", alpha=0.75, limit=120, out=tmp_path / "mixed")
     certify(mixed.address, limit=5, method="lipschitz")

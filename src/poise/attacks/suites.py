@@ -26,7 +26,7 @@ _PASSES = 20
 
 @dataclass(frozen=True)
 class Unit:
-    """The smallest piece of a suite: one search, at one target, for the how-manyth time.
+    """The smallest piece of a suite: one search, at one target, in one of its restarts.
 
     Args:
         search: the attack.

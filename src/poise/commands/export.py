@@ -19,6 +19,10 @@ from poise.models.exporting import ENDINGS, AlphaForm, Format, export_model
 from poise.models.mixing import MixedClassifier, shown_alpha
 from poise.reporting import Subject, model_card, read_subject
 
+_CUT = "the largest central square, resized (bilinear, antialiased)"
+_KEPT = "as they are, neither cut nor resized"
+"""How images are brought to the size that a model takes: with an image size, and without."""
+
 
 def export(
     model: str,
@@ -75,14 +79,18 @@ def export(
     if target.exists() and not overwrite:
         raise Misuse(f"{target} exists already; replace it with --overwrite, or write elsewhere with --out")
     subject = _subject(model) if card else None
-    found = sample(Source.of(recipe_of(model), data, image_size=image_size, limit=limit).open().validation, images)
+    source = Source.of(recipe_of(model), data, image_size=image_size, limit=limit)
+    prepared = _CUT if source.image_size is not None else _KEPT
+    found = sample(source.open().validation, images)
     compared = found.images(torch.arange(len(found)))
     classifier = open_whole(model, found, weights=weights)
-    agreement = export_model(classifier, target, compared.to(classifier.dtype), kind=format, opset=opset, alpha=alpha)
+    agreement = export_model(
+        classifier, target, compared.to(classifier.dtype), kind=format, opset=opset, alpha=alpha, preparation=prepared
+    )
     say(f"{target}: {agreement}")
     if subject is not None:
         place = target.with_suffix(".md")
-        write_text(place, model_card(subject, uses or (), _about(classifier, alpha)))
+        write_text(place, model_card(subject, uses or (), _about(classifier, alpha), prepared))
         say(f"{place}: model card")
     return target
 

@@ -80,7 +80,7 @@ def tell_repeats(splits: Splits) -> None:
         if found.contradicts:
             say(f"{stand}, under another class ({again} is {before}, byte for byte): one of the labels is wrong")
         else:
-            say(f"{stand} ({again} is {before}, byte for byte): figures on such images flatter; take out one of two")
+            say(f"{stand} ({again} is {before}, byte for byte): figures on such images flatter; remove one copy")
 
 
 def tell_reach(threat: Threat, shape: Sequence[int]) -> None:

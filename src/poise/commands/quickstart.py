@@ -71,7 +71,7 @@ def quickstart(
     Args:
         seed: decides everything random.
         out: folder to create for the runs and the report, with a number behind it where that exists. One that the same
-            command began and did not end is gone on with.
+            command began and did not end is resumed.
         epochs: length of each training; today's model gets half as many again, the update a third.
         limit: use this many images of each split, the same ones every time.
         suite: the attacks that all are judged by: autoattack, apgd, pgd or fast.

@@ -80,7 +80,7 @@ def tune(
         prune_after: share of its epochs up to which no trial is stopped; 1 stops none.
         storage: where the study is kept: a file, or the URL of a database that several machines reach; by default a
             file in the folder.
-        out: folder of the study, made or gone on with; by default the newest of runs/tune, runs/tune-2, ... that the
+        out: folder of the study, created or resumed; by default the newest of runs/tune, runs/tune-2, ... that the
             same command began and has not ended, else a new one.
         seed: decides what is tried.
 

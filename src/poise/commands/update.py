@@ -124,7 +124,7 @@ def update(
     tell_repeats(splits)
     if not on_main(folder.weights.exists):
         _choose(folder, options, pair, tasks, images)
-    say(f"{folder.path}: {len(tasks)} trial(s) of {training.epochs} epochs")
+    say(f"{folder.path}: {len(tasks)} trial{'s' * (len(tasks) > 1)} of {training.epochs} epochs")
     return Run(folder)
 
 

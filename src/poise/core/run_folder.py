@@ -102,7 +102,7 @@ class RunFolder:
                 what = "has no recipe.yaml, so it is no run folder"
             else:
                 what = "is a file, and no run folder" if path.exists() else "does not exist"
-            raise Misuse(f"{path} {what}; runs are made by poise finetune and poise quickstart")
+            raise Misuse(f"{path} {what}; runs are made by poise finetune, update, mix and certify --sigma")
         return folder
 
     def history(self) -> list[dict[str, Any]]:

@@ -2,8 +2,8 @@
 
 Brackets are a function of the outcomes in their order, so replaying the lines restores them. A line that was torn by
 the end of a process is dropped, and its item is attacked again, with the same result. Each process has a file of its
-own, and an example may move to another process when work is taken up again; a line with the number of the session, the
-how-manyth taking up it was, keeps the order of its outcomes across files.
+own, and an example may move to another process when work is taken up again; a line with the number of the session,
+counted from the first, keeps the order of its outcomes across files.
 """
 
 from __future__ import annotations

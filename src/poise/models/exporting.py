@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,6 +31,8 @@ TOLERANCE = 1e-4
 """The largest difference of a logit, in units of the logits, at which an export still counts as the same model."""
 
 AlphaForm = Literal["input", "fixed"]
+
+_RANGE = "values in [0, 1]"
 
 _Run = Callable[..., Tensor]
 
@@ -100,6 +102,7 @@ def export_model(
     kind: Format = "onnx",
     opset: int = 20,
     alpha: AlphaForm = "input",
+    preparation: str = "",
 ) -> Agreement:
     """Write a classifier for another runtime: images in [0, 1] in, logits out, for batches of any size.
 
@@ -118,6 +121,7 @@ def export_model(
         kind: onnx, or torch for torch.export's archive.
         opset: version of ONNX's operators, at least 18; what the target runtime knows decides.
         alpha: of a mixture, whether its alpha or bounds are inputs, or fixed as they are; no matter to others.
+        preparation: how images are brought to their shape, for the metadata of an ONNX file.
 
     Returns:
         How far the file and the classifier agree.
@@ -140,10 +144,10 @@ def export_model(
     form = _Form.of(classifier, alpha)
     with torch.no_grad(), evaluating(classifier), frozen(classifier), written_whole(path) as partial:
         program = _program(form, images[:2])
-        run = (
-            _save_onnx(program, classifier, form, partial, opset) if kind == "onnx" else _save_program(program, partial)
-        )
-        return _agreement(form, run, images)
+        if kind == "torch":
+            return _agreement(form, _save_program(program, partial), images)
+        told = _metadata(classifier, form) | {"preparation": "; ".join(filter(None, (preparation, _RANGE)))}
+        return _agreement(form, _save_onnx(program, classifier, form, partial, opset, told), images)
 
 
 def _program(form: _Form, images: Tensor) -> torch.export.ExportedProgram:
@@ -163,8 +167,20 @@ def _save_program(program: torch.export.ExportedProgram, path: Path) -> _Run:
     return module
 
 
+def _metadata(classifier: Classifier, form: _Form) -> dict[str, str]:
+    """What an ONNX file says of itself, beside how images are prepared."""
+    own = dict(zip(form.inputs, form.settings[0][0], strict=True))
+    told = {"classes": classifier.classes, "shape": classifier.blueprint.shape, **own}
+    return {name: json.dumps(value) for name, value in told.items()} | {"digest": classifier.digest()}
+
+
 def _save_onnx(
-    program: torch.export.ExportedProgram, classifier: Classifier, form: _Form, path: Path, opset: int
+    program: torch.export.ExportedProgram,
+    classifier: Classifier,
+    form: _Form,
+    path: Path,
+    opset: int,
+    told: Mapping[str, str],
 ) -> _Run:
     import onnxruntime  # noqa: PLC0415 - an extra
 
@@ -175,14 +191,7 @@ def _save_onnx(
         program, input_names=list(names), output_names=["logits"], opset_version=opset, dynamo=True, verbose=False
     )
     assert found is not None  # noqa: S101 - `dynamo=True` returns a program
-    found.model.metadata_props.update(
-        classes=json.dumps(classifier.classes),
-        shape=json.dumps(classifier.blueprint.shape),
-        digest=classifier.digest(),
-        preparation="largest central square, resized (bilinear, antialiased) to the shape; values in [0, 1]",
-    )
-    own = dict(zip(form.inputs, form.settings[0][0], strict=True))
-    found.model.metadata_props.update({name: json.dumps(value) for name, value in own.items()})
+    found.model.metadata_props.update(told)
     found.save(path)
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
 

@@ -23,8 +23,8 @@ class TRADES(Objective):
 
     The attack raises the same divergence; labels play no part in it. As in the official code, gradients flow into the
     weights through both outputs, and clean and attacked images go through the network in turn, so that each has batch
-    statistics of its own. Differences: clean images go through once, not twice; the attack starts uniformly in the
-    ball, not within a thousandth of the image; at epsilon 0 this is ordinary training.
+    statistics of its own. Differences: the attack starts uniformly in the ball, not within a thousandth of the image;
+    at epsilon 0 this is ordinary training.
 
     Args:
         beta: weight of the divergence, at least 0; 6 in the paper's main results, and 1 leaves more clean accuracy.

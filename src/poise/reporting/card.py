@@ -20,7 +20,7 @@ _FLATTERING = {"pgd", "fast"}
 _FEWEST_OF_A_CLASS = 10
 
 
-def model_card(subject: Subject, uses: Iterable[str] = (), about: Iterable[str] = ()) -> str:
+def model_card(subject: Subject, uses: Iterable[str] = (), about: Iterable[str] = (), preparation: str = "") -> str:
     """A model card in Markdown.
 
     Whatever it says about accuracy is arithmetic on the subject's profile; without one it says that nothing is known.
@@ -29,9 +29,10 @@ def model_card(subject: Subject, uses: Iterable[str] = (), about: Iterable[str] 
         subject: the model's run.
         uses: what the model is meant for, one sentence each; by default only what its classes say.
         about: what else must be known to use it, one sentence each.
+        preparation: how images are brought to the size that it takes; by default nothing is said of it.
     """
     sections = {
-        "Intended use": [*_use(subject.profile, uses), *(f"- {plain(each)}" for each in about)],
+        "Intended use": [*_use(subject.profile, uses, preparation), *(f"- {plain(each)}" for each in about)],
         "Threat model": _threat(subject.profile),
         "Measured": [markdown_table([subject]).strip(), *_proven(subject)],
         "Known limits": _limits(subject.profile),
@@ -43,7 +44,7 @@ def model_card(subject: Subject, uses: Iterable[str] = (), about: Iterable[str] 
     return "\n\n".join(parts) + "\n"
 
 
-def _use(profile: Profile | None, uses: Iterable[str]) -> list[str]:
+def _use(profile: Profile | None, uses: Iterable[str], preparation: str) -> list[str]:
     said = [f"- {plain(use)}" for use in uses]
     if profile is not None:
         classes = profile.header.classes
@@ -51,11 +52,11 @@ def _use(profile: Profile | None, uses: Iterable[str]) -> list[str]:
             f"- Tells {len(classes)} classes apart: {plain(', '.join(classes))}. It has no answer for images of other "
             "things, and gives one nevertheless."
         )
+    brought = f" They are brought to that size as in training: {preparation}." if preparation else ""
     return [
         *(said or ["- Not stated."]),
         (
-            "- Takes images with values in [0, 1], all of one size; normalisation is inside. Photos are brought to "
-            "that size as in training: the largest central square, resized (bilinear, antialiased). Returns logits, "
+            f"- Takes images with values in [0, 1], all of one size; normalisation is inside.{brought} Returns logits, "
             "not probabilities, and their confidence has not been calibrated."
         ),
     ]

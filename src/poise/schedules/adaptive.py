@@ -33,7 +33,7 @@ class Adaptive(Schedule):
         margin: largest share of its best that clean accuracy may lose, in (0, 1].
         kept: share of clean accuracy that, kept under attack, counts as caught up, in [0, 1].
         tolerance: change of robust accuracy in an epoch that is worth waiting for another, in [0, 1].
-        latest: share of the training after which it is not waited at epsilon 0, in [0, 1); the default is the paper's
+        latest: share of the training after which waiting at epsilon 0 ends, in [0, 1); the default is the paper's
             start.
         stop: share of the training by which the target is to be reached, in (0, 1].
         move: largest move between two epochs, as a share of the target, in (0, 1]; jumps to the target are unstable.

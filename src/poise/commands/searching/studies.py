@@ -132,7 +132,7 @@ class Study:
 
 @contextmanager
 def open_study(place: str, *, identity: str, prune_after: float, seed: int) -> Iterator[Study]:
-    """A study, made or gone on with.
+    """A study, created or resumed.
 
     Args:
         place: a file, or the URL of a database.

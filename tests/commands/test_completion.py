@@ -33,11 +33,11 @@ def bash(tmp_path_factory):
         (("fi",), ["finetune"]),
         (("co",), ["compare", "completion"]),
         (("profile", "--suite", "auto"), ["autoattack", "autoattack-plus", "autoattack-rand"]),
-        (("profile", "small", "--keep"), ["--keep_adversarials"]),
+        (("profile", "small", "--keep"), ["--keep-adversarials"]),
         (("finetune", "--objective", "r"), ["rcat"]),
         (("finetune", "--training.compile", "--threat.n"), ["--threat.norm"]),
         (("finetune", "small", "--schedule.pa"), ["--schedule.patience"]),
-        (("mix", "--dry"), ["--dry_run"]),
+        (("mix", "--dry"), ["--dry-run"]),
         (("report", "runs/"), []),
     ],
 )
@@ -57,7 +57,7 @@ def test_other_shells_get_the_same_words(shell, tmp_path, capsys):
     for verb in VERBS:
         assert verb in script
     assert "autoattack autoattack-plus autoattack-rand apgd pgd fast" in script
-    assert ("-l training.batch_size" if shell == "fish" else "--training.batch_size") in script
+    assert ("-l training.batch-size" if shell == "fish" else "--training.batch-size") in script
     if shutil.which(shell):
         (tmp_path / "script").write_text(script, encoding="utf-8")
         subprocess.run([shell, "-n", str(tmp_path / "script")], check=True)

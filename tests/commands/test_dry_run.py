@@ -215,7 +215,7 @@ def test_verbs_without_long_work_have_no_dry_run(capsys):
     with pytest.raises(Misuse, match="report does no long work"):
         poise.rehearse("report", runs=["a"])
     assert main(["report", "a", "--dry-run"]) == 2
-    assert "unknown option '--dry_run'" in capsys.readouterr().err
+    assert "unknown option '--dry-run'" in capsys.readouterr().err
 
 
 def test_seconds_are_passes_times_pace():

@@ -8,6 +8,7 @@ from typing import Literal, get_args, get_origin
 
 from poise.commands.parsing import parser_of
 from poise.commands.recipe import FAMILIES, fields_of, members
+from poise.commands.telling.help_text import with_dashes
 from poise.commands.verbs import VERBS
 from poise.core.misuse import Misuse, suggestion
 
@@ -21,7 +22,7 @@ def completion(shell: Shell = "bash") -> str:
     """Print a script with which a shell completes verbs, options and their values.
 
     It names the options of this version and of the families' members that are installed with it, and asks nothing of
-    poise while one types. Options are written with underscores, as in the help.
+    poise while one types. Options are written with dashes, as in the help.
 
     Args:
         shell: bash, zsh or fish.
@@ -49,11 +50,15 @@ def choices_of(name: str) -> dict[str, tuple[str, ...]]:
     """The options of a verb, those of families' members among them, each with the values that it is closed to."""
     found: dict[str, tuple[str, ...]] = {}
     for action in parser_of(name)._actions:  # noqa: SLF001
-        option = action.option_strings[-1] if len(action.option_strings) == 1 else f"--{action.dest}"
+        option = with_dashes(action.option_strings[-1] if len(action.option_strings) == 1 else f"--{action.dest}")
         family, kind = option.rpartition(".")[2].removeprefix("--"), getattr(action, "_typehint", None)
         if family in FAMILIES:
             found[option] = tuple(members(family))
-            found |= {f"{option}.{field}": () for member in members(family) for field in fields_of(family, member)}
+            found |= {
+                f"{option}.{with_dashes(field)}": ()
+                for member in members(family)
+                for field in fields_of(family, member)
+            }
         elif not option.endswith(".help"):
             closed = (
                 value for part in (kind, *get_args(kind)) if get_origin(part) is Literal for value in get_args(part)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from importlib import import_module
 from typing import Any, NoReturn, get_args, get_origin
@@ -12,7 +12,8 @@ import yaml
 from jsonargparse import ArgumentParser, set_loader
 from jsonargparse.typing import register_type
 
-from poise.commands.recipe import FAMILIES, expanded, recipe_of_verb
+from poise.commands.recipe import FAMILIES, expanded, import_path, recipe_of_verb
+from poise.commands.telling.help_text import HelpFormatter, with_dashes
 from poise.commands.telling.wording import readable
 from poise.commands.verbs import VERBS, Verb, function_of
 from poise.core.misuse import Misuse, suggestion
@@ -27,12 +28,17 @@ def parser_of(name: str) -> Any:
     verb = VERBS[name]
 
     class Parser(ArgumentParser):
+        """Also that of a kind's options, which `--schedule.help hinge` makes."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, prog=f"poise {name}", formatter_class=HelpFormatter, **kwargs)
+
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
             raise Misuse(readable(message, name))
 
     set_loader("recipe", partial(_load_recipe, verb=name), exceptions=(ValueError,))
     register_type(Epsilon, str, Epsilon, fail_already_registered=False)
-    parser = Parser(prog=f"poise {name}", parser_mode="recipe", epilog=f"example: {verb.example}")
+    parser = Parser(parser_mode="recipe", epilog=f"example: {verb.example}")
     parser.add_argument("--config", action="config", help="a recipe; options given beside it win")
     parser.add_function_arguments(function_of(name), as_positional=False, fail_untyped=True)
     if verb.long:
@@ -82,24 +88,23 @@ def _normalised(words: list[str], verb: Verb, parser: Any) -> list[str]:
         unnamed.append(words.pop(0))
     groups = [_named(unnamed, verb)]
     known = {option: action for action in parser._actions for option in action.option_strings}  # noqa: SLF001
-    family, listed = None, False
+    reading, listed = None, False
     for word, following in zip(words, [*words[1:], "--"], strict=False):
         if word.startswith("--"):
             option, equals, value = word.partition("=")
             option = option.replace("-", "_").replace("__", "--", 1)
             _check_option(option, known)
-            last = option.rpartition(".")[2].removeprefix("--")
-            family = last if last in FAMILIES and not equals else None
-            if equals and last in FAMILIES:
-                value = _spelt_out(last, value)
+            reading = _reading(option)
+            if equals and reading:
+                value, reading = reading(value), None
             kind = getattr(known.get(option), "_typehint", None)
             if (kind is bool or option not in known) and not equals and following.startswith("--"):
                 equals, value = "=", "true"
             listed = _holds_list(kind)
             groups.append([option + equals + (_bracketed(value) if listed and equals else value)])
         else:
-            groups[-1].append(_spelt_out(family, word) if family else _bracketed(word) if listed else word)
-            family, listed = None, False
+            groups[-1].append(reading(word) if reading else _bracketed(word) if listed else word)
+            reading, listed = None, False
     return [word for group in sorted(groups, key=_rank) for word in group]
 
 
@@ -109,6 +114,14 @@ def _rank(group: list[str]) -> int:
     if name == "config":
         return 0
     return 1 + name.count(".") if name.rpartition(".")[2] in FAMILIES else _LAST
+
+
+def _reading(option: str) -> Callable[[str], str] | None:
+    """How the word behind an option is read that names a kind; None for other options."""
+    family = option.removesuffix(".help").rpartition(".")[2].removeprefix("--")
+    if family not in FAMILIES:
+        return None
+    return partial(import_path if option.endswith(".help") else _spelt_out, family)
 
 
 def _spelt_out(family: str, kind: str) -> str:
@@ -148,4 +161,5 @@ def _check_option(option: str, known: Collection[str]) -> None:
     beside = {name.removeprefix(f"{root}.") for name in known if name.startswith(f"{root}.")} - {"help"}
     if beside and "." in option:
         raise Misuse(f"unknown option {option!r}; {suggestion(option.removeprefix(f'{root}.'), beside)}")
-    raise Misuse(f"unknown option {option!r}; {suggestion(option, (name for name in known if name != '-h'))}")
+    written, others = with_dashes(option), (with_dashes(name) for name in known if name != "-h")
+    raise Misuse(f"unknown option {written!r}; {suggestion(written, others)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from poise.attacks.apgd_momentum import MomentumAscent
 from poise.attacks.rows import choose
 from poise.attacks.search import Answer, Problem, Search, State
 from poise.core.losses import cross_entropy, dlr, margin, target_lead, targeted_dlr
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import Misuse, check_choice
 
 LossKind = Literal["ce", "dlr", "targeted-dlr"]
 
@@ -42,8 +42,7 @@ class APGD(Search):
     steps: int = 100
 
     def __post_init__(self) -> None:
-        if self.loss_kind not in get_args(LossKind):
-            raise Misuse(f"unknown APGD loss {self.loss_kind!r}; {suggestion(str(self.loss_kind), _NAMES)}")
+        check_choice("APGD loss", self.loss_kind, _NAMES)
         if self.steps < 1:
             raise Misuse(f"APGD needs at least 1 step; got {self.steps}")
 

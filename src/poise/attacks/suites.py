@@ -11,7 +11,7 @@ from poise.attacks.fab import FAB, FABT
 from poise.attacks.pgd_search import PGDSearch
 from poise.attacks.search import Search
 from poise.attacks.square import Square
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import check_choice
 from poise.core.streams import Stream
 from poise.core.threat import NORMS, Norm
 
@@ -81,8 +81,7 @@ def units(suite: Suite, norm: Norm, classes: int, stream: Stream) -> tuple[Unit,
     Raises:
         Misuse: for an unknown suite.
     """
-    if suite not in SUITES:
-        raise Misuse(f"unknown suite {suite!r}; {suggestion(str(suite), SUITES)}")
+    check_choice("suite", suite, SUITES)
     stages: dict[Suite, Callable[[], tuple[Unit, ...]]] = {
         "autoattack": lambda: (
             *_apgd(norm, classes, stream),

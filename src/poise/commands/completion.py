@@ -10,7 +10,7 @@ from poise.commands.parsing import parser_of
 from poise.commands.recipe import FAMILIES, fields_of, members
 from poise.commands.telling.help_text import with_dashes
 from poise.commands.verbs import VERBS
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import check_choice
 
 Shell = Literal["bash", "zsh", "fish"]
 
@@ -38,8 +38,7 @@ def completion(shell: Shell = "bash") -> str:
         "zsh": _zsh,
         "fish": _fish,
     }
-    if shell not in get_args(Shell):
-        raise Misuse(f"unknown shell {shell!r}; {suggestion(str(shell), get_args(Shell))}")
+    check_choice("shell", shell, get_args(Shell))
     summaries = {name: verb.summary for name, verb in VERBS.items()}
     script = writers[shell](summaries, {name: choices_of(name) for name in VERBS})
     print(script)  # noqa: T201 - the result

@@ -11,7 +11,7 @@ from poise.commands.opening import Source, open_whole
 from poise.commands.run import file_name, fresh_path, recipe_of
 from poise.commands.telling.terminal import say
 from poise.core.files import write_text
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import Misuse, check_choice
 from poise.core.run_folder import RunFolder
 from poise.data import sample
 from poise.models import Classifier
@@ -71,8 +71,7 @@ def export(
         Misuse: for anything that cannot be done, before any work.
         Failure: where the file disagrees with the model.
     """
-    if format not in get_args(Format):
-        raise Misuse(f"unknown format {format!r}; {suggestion(str(format), get_args(Format))}")
+    check_choice("format", format, get_args(Format))
     if images < 2:
         raise Misuse(f"an export is compared on at least 2 images; got {images}")
     target = Path(out) if out else _default_path(model, format)

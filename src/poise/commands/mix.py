@@ -15,7 +15,7 @@ from poise.commands.opening import Source, open_whole, placed, tell_repeats
 from poise.commands.recipe import options_among
 from poise.commands.run import Run, recipe_of, threat_of
 from poise.commands.telling.terminal import say
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import Misuse, check_choice
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
 from poise.data import ImageSet
@@ -242,8 +242,7 @@ def _branch(address: str, images: ImageSet, seed: int) -> Classifier:
 
 
 def _refuse_nonsense(method: str, objective: Objective, lose: float, validate_on: int, alphas: Sequence[float]) -> None:
-    if method not in get_args(Method):
-        raise Misuse(f"unknown method {method!r}; {suggestion(str(method), get_args(Method))}")
+    check_choice("method", method, get_args(Method))
     if not isinstance(objective, Mixing):
         raise Misuse(f"a gate is trained by the objective mixing; got {type(objective).__name__.lower()}")
     if not lose >= 0:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from poise.commands.telling.terminal import say
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import Misuse, check_choice
 from poise.core.processes import process_state
 from poise.core.threat import Threat
 from poise.data import ImageSet, Split, Splits, open_data, repeats
@@ -99,8 +99,7 @@ def check_split(name: str) -> None:
     Raises:
         Misuse: naming the nearest split.
     """
-    if name not in get_args(Split):
-        raise Misuse(f"unknown split {name!r}; {suggestion(str(name), get_args(Split))}")
+    check_choice("split", name, get_args(Split))
 
 
 def open_whole(address: str, images: ImageSet, *, weights: str | None = None, seed: int = 0) -> Classifier:

@@ -11,7 +11,7 @@ from poise.commands.run import fresh_path
 from poise.commands.telling.attaching import attach_report, trackers_of
 from poise.commands.telling.terminal import say
 from poise.core.files import write_text
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import Misuse, check_choice
 from poise.reporting.claim import OPEN, Entry, claim_issue, claim_record
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def _format(asked: Format | None, out: Path | None) -> Format:
     Raises:
         Misuse: for an unknown format, and a file that is named like another or like none.
     """
-    if asked is not None and asked not in get_args(Format):
-        raise Misuse(f"unknown format {asked!r}; {suggestion(str(asked), get_args(Format))}")
+    if asked is not None:
+        check_choice("format", asked, get_args(Format))
     named = None if out is None else _ENDINGS.get(out.suffix.lower())
     if asked is None and named is None and out is not None:
         raise Misuse(f"a report is written as {', '.join(_ENDINGS)}; got {out}, so say --format")

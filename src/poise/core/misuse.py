@@ -50,6 +50,22 @@ def _message(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), "").rstrip(".")
 
 
+def check_choice(name: str, given: object, allowed: Iterable[str]) -> None:
+    """Refuse what is none of a closed set.
+
+    Args:
+        name: what is chosen, such as "norm".
+        given: what came.
+        allowed: what would have been valid.
+
+    Raises:
+        Misuse: ``unknown norm 'l3'; valid: l1, l2, linf``.
+    """
+    known = tuple(allowed)
+    if given not in known:
+        raise Misuse(f"unknown {name} {given!r}; {suggestion(str(given), known)}")
+
+
 def shortened(value: object) -> str:
     """A value as it stands in a message: items of a tuple with commas, at most 60 characters."""
     text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

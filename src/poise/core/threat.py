@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
 
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import Misuse, check_choice
 
 Norm = Literal["linf", "l2", "l1"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
@@ -68,8 +68,7 @@ class Threat:
     epsilon: Epsilon
 
     def __init__(self, *, norm: Norm = "linf", epsilon: float | str = "8/255") -> None:
-        if norm not in NORMS:
-            raise Misuse(f"unknown norm {norm!r}; {suggestion(str(norm), NORMS)}")
+        check_choice("norm", norm, NORMS)
         budget = Epsilon(epsilon)
         if norm == "linf" and budget > 1:
             guess = Fraction(float(budget)).limit_denominator(1000)

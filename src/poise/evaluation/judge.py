@@ -22,7 +22,7 @@ from poise.attacks.search import Search
 from poise.attacks.suites import MOST_TARGETS, SUITES, Suite, Unit, adaptive, passes, units
 from poise.core.batch import Batch, sent
 from poise.core.losses import misclassified
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import Misuse, check_choice
 from poise.core.modes import Precision
 from poise.core.norms import inside
 from poise.core.processes import process_state
@@ -74,11 +74,9 @@ class Examination:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        if self.suite not in SUITES:
-            raise Misuse(f"unknown suite {self.suite!r}; {suggestion(str(self.suite), SUITES)}")
+        check_choice("suite", self.suite, SUITES)
         for name, allowed in (("mode", get_args(Mode)), ("proposing", get_args(Precision))):
-            if getattr(self, name) not in allowed:
-                raise Misuse(f"unknown {name} {getattr(self, name)!r}; {suggestion(str(getattr(self, name)), allowed)}")
+            check_choice(name, getattr(self, name), allowed)
         if self.batch_size is not None and self.batch_size < 1:
             raise Misuse(f"batch_size must be at least 1; got {self.batch_size}")
         epsilon_grid(self.threat, self.points)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from poise.core.files import written_whole
-from poise.core.misuse import Failure, Misuse, suggestion
+from poise.core.misuse import Failure, Misuse, check_choice
 from poise.core.modes import evaluating, frozen
 from poise.models.classifier import Classifier
 from poise.models.mixing import MixedClassifier
@@ -131,16 +131,14 @@ def export_model(
             where the packages are not installed.
         Failure: where the file disagrees with the classifier; nothing is written then.
     """
-    if kind not in get_args(Format):
-        raise Misuse(f"unknown format {kind!r}; {suggestion(str(kind), get_args(Format))}")
+    check_choice("format", kind, get_args(Format))
     if len(images) < 2:
         raise Misuse(f"an export is compared on at least 2 images; got {len(images)}")
     if opset < 18:
         raise Misuse(f"opset must be at least 18, as resizing is defined before in other ways; got {opset}")
     if kind == "onnx" and (missing := [name for name in ("onnxruntime", "onnxscript") if find_spec(name) is None]):
         raise Misuse(f"export to ONNX needs {' and '.join(missing)}; install them with pip install 'poise[export]'")
-    if alpha not in get_args(AlphaForm):
-        raise Misuse(f"unknown form of alpha {alpha!r}; {suggestion(str(alpha), get_args(AlphaForm))}")
+    check_choice("form of alpha", alpha, get_args(AlphaForm))
     form = _Form.of(classifier, alpha)
     with torch.no_grad(), evaluating(classifier), frozen(classifier), written_whole(path) as partial:
         program = _program(form, images[:2])

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import Misuse, check_choice
 from poise.core.streams import Stream
 from poise.models.blueprint import Blueprint, Option
 from poise.models.classifier import Classifier, classifier_around
@@ -58,8 +58,7 @@ class Smoothed(nn.Module):
                 raise Misuse(f"{name} of a smoothed classifier must be a number above 0; got {value}")
         if samples < 1:
             raise Misuse(f"a smoothed classifier needs at least 1 sample; got {samples}")
-        if vote not in VOTES:
-            raise Misuse(f"unknown vote {vote!r}; {suggestion(str(vote), VOTES)}")
+        check_choice("vote", vote, VOTES)
         self.inner, self.sigma, self.samples, self.vote, self.scale, self.seed = (
             inner,
             float(sigma),

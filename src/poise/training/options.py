@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import Misuse, check_choice
 from poise.core.modes import Precision
 
 Optimizer = Literal["adamw", "sgd"]
@@ -57,9 +57,8 @@ class Training:
 
     def __post_init__(self) -> None:
         closed = {"optimizer": Optimizer, "precision": Precision, "batch_norm": BatchNorm}
-        for name, allowed in ((name, get_args(kind)) for name, kind in closed.items()):
-            if getattr(self, name) not in allowed:
-                raise Misuse(f"unknown {name} {getattr(self, name)!r}; {suggestion(str(getattr(self, name)), allowed)}")
+        for name, kind in closed.items():
+            check_choice(name, getattr(self, name), get_args(kind))
         for name in ("epochs", "batch_size", "checkpoint_every", "micro_batch"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, Integral) or value < 1):

@@ -12,7 +12,7 @@ from accelerate.tracking import GeneralTracker, filter_trackers
 from accelerate.utils import LoggerType
 
 from poise.core.files import write_text
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import Misuse, check_choice
 from poise.core.run_folder import RunFolder
 
 _PROJECT = "tracking"
@@ -41,8 +41,7 @@ def check_trackers(trackers: tuple[str, ...]) -> None:
     """
     known = sorted(tracker.value for tracker in LoggerType if tracker is not LoggerType.ALL)
     for tracker in trackers:
-        if tracker not in known:
-            raise Misuse(f"unknown tracker {tracker!r}; {suggestion(tracker, known)}")
+        check_choice("tracker", tracker, known)
     if len(filter_trackers(list(trackers), logging_dir=".")) != len(trackers):
         raise Misuse(f"of the trackers {', '.join(trackers)} not all are installed")
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from poise.core.batch import Batch
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import Misuse, check_choice
 from poise.core.norms import refuse_outside
 from poise.core.progress import Watch, unwatched
 from poise.core.threat import NORMS, Norm
@@ -49,10 +49,8 @@ class Certification:
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
-            raise Misuse(f"unknown method {self.method!r}; {suggestion(str(self.method), get_args(Method))}")
-        if self.norm not in NORMS:
-            raise Misuse(f"unknown norm {self.norm!r}; {suggestion(str(self.norm), NORMS)}")
+        check_choice("method", self.method, get_args(Method))
+        check_choice("norm", self.norm, NORMS)
         if self.batch_size < 1:
             raise Misuse(f"batch_size must be at least 1; got {self.batch_size}")
         if self.largest is not None and not self.largest > 0:

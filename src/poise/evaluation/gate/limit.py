@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import Misuse, check_choice
 from poise.core.threat import Epsilon
 from poise.data import Split
 from poise.evaluation.gate.evidence import Side
@@ -45,8 +45,7 @@ class Limit:
     by: By = "bound"
 
     def __post_init__(self) -> None:
-        if self.figure not in FIGURES:
-            raise Misuse(f"unknown figure {self.figure!r}; {suggestion(str(self.figure), FIGURES)}")
+        check_choice("figure", self.figure, FIGURES)
         kind = FIGURES[self.figure]
         if self.side != kind.side:
             raise Misuse(f"{self.figure} is limited by {kind.side}, {kind.meaning}; got {self.side}")
@@ -62,7 +61,7 @@ class Limit:
             raise Misuse(f"{self.figure} has no epsilon; got at {self.at}")
         if self.of and self.every_class:
             raise Misuse(f"{self.figure} is limited for one class or for every_class; got both")
-        _check_choice("by", self.by, By)
+        check_choice("by", self.by, get_args(By))
         if self.by == "bound" and not kind.bounded:
             raise Misuse(f"{self.figure} is a ratio without an exact bound; limit the estimate, with by: estimate")
 
@@ -125,14 +124,13 @@ class Gate:
             raise Misuse(f"the limit '{twice}' stands there twice")
         if not 0.5 <= self.confidence < 1:
             raise Misuse(f"confidence must be at least 0.5 and below 1, such as 0.95; got {self.confidence:g}")
-        _check_choice("joint", self.joint, Joint)
-        _check_choice("grid", self.grid, Grid)
-        _check_choice("unchecked", self.unchecked, Unchecked)
+        check_choice("joint", self.joint, get_args(Joint))
+        check_choice("grid", self.grid, get_args(Grid))
+        check_choice("unchecked", self.unchecked, get_args(Unchecked))
         for split in self.splits:
-            _check_choice("split", split, Split)
+            check_choice("split", split, get_args(Split))
         for check in self.overridden:
-            if check not in CHECKS:
-                raise Misuse(f"unknown check {check!r}; {suggestion(check, CHECKS)}")
+            check_choice("check", check, CHECKS)
 
     @property
     def promise(self) -> str:
@@ -144,8 +142,3 @@ class Gate:
                 "some limits pass and others do not, this holds for each by itself; joint: holm promises it for all."
             )
         return f"In at most {share} of cases any limit at all passes that is broken ({self.joint})."
-
-
-def _check_choice(name: str, given: Any, kind: Any) -> None:
-    if given not in get_args(kind):
-        raise Misuse(f"unknown {name} {given!r}; {suggestion(str(given), get_args(kind))}")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.core.losses import PerExample, margin
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import Misuse, check_choice
 from poise.objectives.congruent.attacking import Attacking
 from poise.objectives.congruent.views import Views, mean_where
 from poise.objectives.objective import State, Step, Terms
@@ -52,10 +52,7 @@ class Constrained(Attacking):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.surrogate not in get_args(Surrogate):
-            raise Misuse(
-                f"unknown surrogate {self.surrogate!r}; {suggestion(str(self.surrogate), get_args(Surrogate))}"
-            )
+        check_choice("surrogate", self.surrogate, get_args(Surrogate))
         for name in ("bound", "smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise Misuse(f"{name} must be at least 0 and below 1; got {getattr(self, name)}")

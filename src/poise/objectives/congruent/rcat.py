@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from poise.core.losses import PerExample
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import Misuse, check_choice
 from poise.objectives.congruent.attacking import Attacking
 from poise.objectives.congruent.views import Views, mean_where
 from poise.objectives.objective import Step, Terms
@@ -57,8 +57,7 @@ class RCAT(Attacking):
                 f"RCAT needs weights of at least 0 that sum to at most 1; got alpha {self.alpha} and beta {self.beta}"
             )
         for name, allowed in (("normalisation", get_args(Normalisation)), ("weigh", get_args(Weigh))):
-            if getattr(self, name) not in allowed:
-                raise Misuse(f"unknown {name} {getattr(self, name)!r}; {suggestion(str(getattr(self, name)), allowed)}")
+            check_choice(name, getattr(self, name), allowed)
 
     def terms(self, step: Step) -> Terms:
         """See `Objective.terms`; "accuracy", "flips" and the unweighted "cross_entropy", "distance_new" and "_old"."""

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from poise.core.losses import Labels, Logits, PerExample, cross_entropy, misclassified
-from poise.core.misuse import Misuse, suggestion
+from poise.core.misuse import check_choice
 from poise.core.modes import steady
 from poise.objectives.congruent.distance import Distance, Squared
 from poise.objectives.objective import Objective, Step, Terms
@@ -72,10 +72,7 @@ class Congruent(Objective):
     statistics: Statistics = "kept"
 
     def __post_init__(self) -> None:
-        if self.statistics not in get_args(Statistics):
-            raise Misuse(
-                f"unknown statistics {self.statistics!r}; {suggestion(str(self.statistics), get_args(Statistics))}"
-            )
+        check_choice("statistics", self.statistics, get_args(Statistics))
 
     def views(self, step: Step, images: Float[Tensor, "n *shape"]) -> Views:
         """Every network on these images: one pass each, without gradients for the references.

@@ -263,8 +263,8 @@ def test_it_is_never_more_optimistic_than_attacking_the_mixture_alone(sharpening
 
 def test_verdicts_are_the_worst_over_mixture_and_surrogates_by_brute_force():
     """At one epsilon: robust exactly where APGD, run by hand through each output, finds nothing."""
+    from poise.attacks import Problem
     from poise.attacks.driver import run_search
-    from poise.evaluation.soundness.examined import problem
     from tests.evaluation.soundness.subjects import batch
 
     mixed, images = _sound(0.7), _images(16)
@@ -272,10 +272,10 @@ def test_verdicts_are_the_worst_over_mixture_and_surrogates_by_brute_force():
     stream = Stream.seeded(0).fold("evaluation")
     search: Search = APGD(norm="linf", stream=stream, steps=10)
     data = batch(images)
-    fallen = run_search(search, mixed, problem(data, EPSILON))[1]
+    fallen = run_search(search, mixed, Problem.of(data, EPSILON))[1]
     for name, module in mixed.surrogates().items():
         moved = replace(search, stream=stream.fold("through", name))
-        fallen = fallen | run_search(moved, mixed, problem(data, EPSILON), module)[1]
+        fallen = fallen | run_search(moved, mixed, Problem.of(data, EPSILON), module)[1]
     assert (found.robust()[:, -1] == (~fallen).numpy()).all()
 
 

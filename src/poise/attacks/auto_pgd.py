@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from poise.attacks.apgd import APGD
-from poise.attacks.attack import Attack, Loss, followed, idle, radii
+from poise.attacks.attack import Attack, Loss, followed, idle
 from poise.attacks.pgd import attackable
 from poise.attacks.rows import choose
 from poise.attacks.search import Answer, Problem, State
@@ -70,10 +70,7 @@ class AutoPGD(Attack):
         if idle(batch, epsilon):
             return batch.images
         search = APGD(norm=norm, stream=stream, steps=self.steps)
-        nothing = torch.zeros_like(batch.labels)
-        problem = Problem(
-            batch.images, batch.labels, radii(epsilon, batch.images), batch.ids, targets=nothing, restart=nothing
-        )
+        problem = Problem.of(batch, epsilon)
         with attackable(model, self.model_mode == "train"):
             state = self._begin(search, problem)
             for _ in range(search.queries - 1):

@@ -16,7 +16,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from poise.attacks.attack import radii
 from poise.attacks.slopes import differentiated
+from poise.core.batch import Batch
 from poise.core.streams import Stream
 from poise.core.threat import Norm
 
@@ -43,6 +45,21 @@ class Problem:
     ids: Int[Tensor, " n"]
     targets: Int[Tensor, " n"]
     restart: Int[Tensor, " n"]
+
+    @classmethod
+    def of(
+        cls, batch: Batch, epsilon: float | Float[Tensor, " n"], targets: Int[Tensor, " n"] | None = None
+    ) -> Problem:
+        """One item for each example of a batch, at its first attempt.
+
+        Args:
+            batch: clean images, labels and keys.
+            epsilon: the budget, one for all or one each.
+            targets: see `Problem`; class 0 where none are given, which only searches without a target may be given.
+        """
+        nothing = torch.zeros_like(batch.labels)
+        reach, aims = radii(epsilon, batch.images), nothing if targets is None else targets
+        return cls(batch.images, batch.labels, reach, batch.ids, aims, nothing)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from poise.attacks import APGD, Problem, run_search
-from poise.attacks.attack import radii
 from poise.commands.telling.terminal import watching
 from poise.core.losses import misclassified
 from poise.core.modes import evaluating
@@ -124,9 +123,7 @@ def alphas_of(mixed: MixedClassifier, sweep: Sweep) -> Alphas:
     counts = torch.zeros(2, _BINS)
     with evaluating(mixed):
         for batch in batches(sweep.images, batch_size=_BATCH, device=mixed.device):
-            nothing = torch.zeros_like(batch.labels)
-            radius = radii(float(sweep.threat.epsilon), batch.images)
-            problem = Problem(batch.images, batch.labels, radius, batch.ids, nothing, nothing)
+            problem = Problem.of(batch, float(sweep.threat.epsilon))
             for row, images in enumerate((batch.images, run_search(search, mixed, problem)[0])):
                 with torch.no_grad():
                     given = mixed.alpha(images).float().cpu()
@@ -155,9 +152,7 @@ def held_out(robust: Classifier, images: ImageSet, threat: Threat, seed: int) ->
             with torch.no_grad():
                 clean = robust(batch.images)
             rival = clean.scatter(1, batch.labels[:, None], -torch.inf).argmax(1)
-            nothing = torch.zeros_like(batch.labels)
-            radius = radii(float(threat.epsilon), batch.images)
-            problem = Problem(batch.images, batch.labels, radius, batch.ids, rival, nothing)
+            problem = Problem.of(batch, float(threat.epsilon), rival)
             worst = [run_search(search, robust, problem) for search in (plain, targeted)]
             with torch.no_grad():
                 said = torch.stack([robust(points) for points, _ in worst])

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from poise.attacks import APGD, Problem, run_search
+from poise.core.batch import Batch
 from poise.core.misuse import Failure
 from poise.core.streams import Stream
 from poise.core.threat import Threat
@@ -94,9 +95,7 @@ def attack(
     """
     begun = time.monotonic()
     timed = Deadline(classifier, seconds)
-    nothing = torch.zeros_like(key)
-    labels, radius = torch.full_like(key, label), image.new_full((1,), threat.epsilon)
-    problem = Problem(image, labels, radius, key, targets=nothing, restart=nothing)
+    problem = Problem.of(Batch(image, torch.full_like(key, label), key), float(threat.epsilon))
     search = APGD(norm=threat.norm, stream=stream, steps=steps)
     said: dict[str, Any] = {"threat": threat, "label": label}
     first: Attempt | None = None

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from poise.attacks.answers import mean_prediction
 from poise.attacks.apgd import APGD, LossKind
-from poise.attacks.attack import radii
 from poise.attacks.driver import run_search
 from poise.attacks.search import Problem, Search
 from poise.attacks.suites import passes
@@ -168,13 +167,7 @@ class Examined:
 
         def some(part: slice) -> tuple[Tensor, Tensor]:
             model = model_of(rows[part]) if model_of else self.model
-            return run_search(search, model, problem(batch.select(rows[part]), epsilon), through, self.passes)
+            return run_search(search, model, Problem.of(batch.select(rows[part]), epsilon), through, self.passes)
 
         points, fallen = zip(*piecewise(some, len(rows), self.at_once), strict=True)
         return torch.cat(points), torch.cat(fallen)
-
-
-def problem(batch: Batch, epsilon: float) -> Problem:
-    """One item for each example of a batch, without a target, at one budget."""
-    nothing = torch.zeros_like(batch.labels)
-    return Problem(batch.images, batch.labels, radii(epsilon, batch.images), batch.ids, nothing, nothing)

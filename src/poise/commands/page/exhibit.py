@@ -77,8 +77,8 @@ class Exhibit:
         """The classifier, if it is a mixture."""
         return self.classifier if isinstance(self.classifier, MixedClassifier) else None
 
-    def example(self, row: int) -> Shown:
-        """An image of the data.
+    def picture(self, row: int) -> tuple[Float[Tensor, "1 *shape"], int]:
+        """An image of the data and its class; the model is not asked.
 
         Args:
             row: its place among `images`.
@@ -88,8 +88,12 @@ class Exhibit:
         """
         if not 0 <= row < len(self.images):
             raise Misuse(f"there are {len(self.images)} images to pick from; got number {row}")
-        image = self.images.images(torch.tensor([row])).to(self.classifier.device)
-        return self._shown(self.images.ids[row], image, int(self.images.labels[row]))
+        return self.images.images(torch.tensor([row])), int(self.images.labels[row])
+
+    def example(self, row: int) -> Shown:
+        """An image of the data, with what the model says of it; see `picture`."""
+        image, label = self.picture(row)
+        return self._shown(self.images.ids[row], image.to(self.classifier.device), label)
 
     def upload(self, content: bytes) -> Shown:
         """An uploaded image.

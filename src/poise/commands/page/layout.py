@@ -136,15 +136,14 @@ def _alpha(exhibit: Exhibit, first: Shown) -> tuple[gr.Slider, gr.Checkbox]:
 
 
 def _thumbnail(exhibit: Exhibit, row: int) -> tuple[Image.Image, str]:
-    shown = exhibit.example(row)
-    levels = (shown.image[0] * 255).round().byte().cpu().numpy()
+    image, label = exhibit.picture(row)
+    levels = (image[0] * 255).round().byte().cpu().numpy()
     picture = Image.fromarray(levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0))
     larger = _THUMBNAIL // max(picture.size)
     if larger > 1:
         picture = picture.resize((picture.width * larger, picture.height * larger), Image.Resampling.NEAREST)
     picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    assert shown.label is not None  # noqa: S101 - images of the data have labels
-    return picture, exhibit.classifier.classes[shown.label]
+    return picture, exhibit.classifier.classes[label]
 
 
 class Desk:

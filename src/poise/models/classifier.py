@@ -87,18 +87,12 @@ class Classifier(nn.Module):
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the last layer, whose rows are the classes; none where it cannot be told apart."""
-        yield from (parameter for parameter in self.parameters() if id(parameter) in self._head_ids())
-
-    def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """All parameters that `head_parameters` leaves out."""
-        yield from (parameter for parameter in self.parameters() if id(parameter) not in self._head_ids())
+        head = {id(parameter) for module in head_modules(self.network) for parameter in module.parameters()}
+        yield from (parameter for parameter in self.parameters() if id(parameter) in head)
 
     def digest(self) -> str:
         """A digest of blueprint, weights and buffers, the same on every machine and device: 32 hexadecimal digits."""
         return digest_words([self.blueprint.to_json(), digest_tensors(self.network.state_dict().items())])
-
-    def _head_ids(self) -> set[int]:
-        return {id(parameter) for module in head_modules(self.network) for parameter in module.parameters()}
 
 
 class _Through(nn.Module):

@@ -16,7 +16,6 @@ from poise.evaluation.certificates.certificate import Certificate, converted
 from poise.evaluation.certificates.radii import (
     lipschitz_radius,
     needed_margin,
-    smoothed_score_constant,
     smoothing_radius,
     softmax_constant,
     worst_lead,
@@ -83,12 +82,6 @@ def test_the_radius_of_a_smoothed_half_space_is_where_the_worst_mixture_flips(si
         assert radius == pytest.approx(distance, abs=1e-6)
     flip = distance - sigma * stats.norm.ppf((1 + needed_margin(alpha)) / 2)
     assert radius <= flip + 1e-9
-
-
-def test_the_constant_of_a_smoothed_score_is_attained_by_a_half_space():
-    sigma, step = 0.3, 1e-5
-    slope = (stats.norm.cdf(step / sigma) - stats.norm.cdf(-step / sigma)) / (2 * step)
-    assert slope == pytest.approx(smoothed_score_constant(sigma), rel=1e-6)
 
 
 @given(st.lists(st.floats(0.01, 8), min_size=1, max_size=5), st.floats(0.1, 3))

@@ -40,14 +40,6 @@ def needed_margin(alpha: float) -> float:
     return (1 - alpha) / alpha if alpha >= _MAJORITY else math.inf
 
 
-def smoothed_score_constant(sigma: float) -> float:
-    """The l2 Lipschitz constant of a score in [0, 1] averaged over Gaussian noise: 1 / (sigma sqrt(2 pi)).
-
-    It is attained by half-spaces at their border. The official notebook uses sqrt(2 / pi) / sigma, twice as much.
-    """
-    return 1 / (sigma * math.sqrt(2 * math.pi))
-
-
 def lipschitz_radius(
     probabilities: Rows, classes: Int[Tensor, " n"], constants: Float[Tensor, " classes"], alpha: float = 1.0
 ) -> PerRow:

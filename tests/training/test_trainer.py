@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -17,6 +18,7 @@ from poise.core.threat import Threat
 from poise.objectives import AWP, MART, TRADES, Adversarial, Averaged, Guarded, Objective, Standard
 from poise.schedules import Adaptive, Automatic, Cosine, Fixed, Hinge, Linear, Random
 from poise.training import Diverged, Task, Training, check_task, goes_on, train
+from poise.training.trainer import _Loop
 from tests.models_for_tests import random_images, small_network
 
 OPTIONS = Training(epochs=4, batch_size=16, learning_rate=1e-2)
@@ -413,6 +415,15 @@ def test_validation_sees_the_classifier_in_full_precision(tmp_path):
     train(task, _folder(tmp_path / "run"), validate=validate, trackers=())
     assert seen == [True]
     assert all(parameter.grad is None for parameter in task.classifier.parameters())
+
+
+@pytest.mark.parametrize(("last", "finite"), [(1.0, True), (torch.inf, False), (torch.nan, False)])
+def test_the_device_is_asked_once_whether_a_state_is_finite(monkeypatch, last, finite):
+    asked, real = [], torch.Tensor.__bool__
+    monkeypatch.setattr(torch.Tensor, "__bool__", lambda tensor: asked.append(tensor) or real(tensor))
+    state = [torch.ones(2, 3), torch.zeros(0), torch.tensor([0.0, last])]
+    assert _Loop._finite(SimpleNamespace(device=torch.device("cpu"), _state=lambda: iter(state))) is finite
+    assert len(asked) == 1
 
 
 def test_a_state_that_is_no_number_never_replaces_a_good_checkpoint(tmp_path):

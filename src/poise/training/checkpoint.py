@@ -126,8 +126,18 @@ def load_checkpoint(
 
 def _save_tensors(path: Path, tensors: Tensors) -> None:
     with written_whole(path) as partial:
-        plain = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
-        partial.write_bytes(save(plain))  # a full disk is then an OSError like any other
+        partial.write_bytes(save(_unshared(tensors)))  # a full disk is then an OSError like any other
+
+
+def _unshared(tensors: Tensors) -> dict[str, Tensor]:
+    """Tensors as safetensors takes them: in one piece, and no two in the same memory; only those are copied."""
+    found, taken = {}, set()
+    for name, tensor in tensors.items():
+        whole = tensor.contiguous()
+        place = whole.untyped_storage().data_ptr()
+        found[name] = whole.clone() if place in taken else whole
+        taken.add(place)
+    return found
 
 
 def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -274,7 +274,7 @@ class _Loop:
     def _refuse_divergence(self, tally: Tally) -> None:
         """Stop before a state that is no number replaces the last good one."""
         broken = tally.broken()
-        if not self.processes.any(bool(broken) or not all(bool(each.isfinite().all()) for each in self._state())):
+        if not self.processes.any(bool(broken) or not self._finite()):
             return
         epoch, number = self.position.epoch, min(broken.values(), default=self.position.batch - 1)
         newest = newest_checkpoint(self.folder.checkpoints)
@@ -287,6 +287,10 @@ class _Loop:
             checkpoint=str(newest) if newest else None,
         )
         raise Diverged(diagnosis(found, self.task.options))
+
+    def _finite(self) -> bool:
+        """Whether the state holds numbers only; the device is waited for once."""
+        return bool(torch.stack([each.isfinite().all().to(self.device) for each in self._state()]).all())
 
     def _state(self) -> Iterator[torch.Tensor]:
         """All numbers that a checkpoint holds of network and objective, as far as this process has them.

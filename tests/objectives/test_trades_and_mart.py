@@ -15,7 +15,7 @@ from poise.core.batch import Batch
 from poise.core.losses import cross_entropy, kl_divergence
 from poise.core.misuse import Misuse
 from poise.core.streams import Stream
-from poise.objectives import MART, TRADES, Standard, Step
+from poise.objectives import MART, TRADES, Adversarial, Standard, Step
 from tests.linear import Linear, batch
 
 STREAM = Stream.seeded(0)
@@ -51,6 +51,24 @@ class _To(Attack):
 
     def perturb(self, model, batch, epsilon, norm, stream, loss=cross_entropy):
         return torch.tensor(self.images, dtype=batch.images.dtype)
+
+
+class _Broken(nn.Module):
+    """The first class has no logit where the first pixel is dark: NaN, which `argmax` takes for the largest."""
+
+    def forward(self, images):
+        return torch.cat([torch.where(images[:, :1] < 0, torch.nan, 0.0), images], 1)
+
+
+@pytest.mark.parametrize(
+    "objective", [Standard(), Adversarial(attack=_Shift()), TRADES(attack=_Shift()), MART(attack=_Shift())]
+)
+def test_a_row_that_holds_nan_is_never_right(objective):
+    images = torch.tensor([[-1.0, -1.0], [-0.1, -0.1], [-0.3, -0.3]], dtype=torch.float64)
+    step = Step(_Broken(), Batch(images, torch.zeros(3, dtype=torch.int64), torch.arange(3)), 0.25, "linf", STREAM)
+    terms = objective.terms(step)
+    assert terms.get("clean", torch.tensor(0.0)) == 0
+    assert terms["accuracy"] == 0
 
 
 LOG2, LOG3, LOG4 = math.log(2), math.log(3), math.log(4)

@@ -13,7 +13,7 @@ from poise.core.losses import Labels, Logits, PerExample, kl_divergence
 from poise.core.misuse import Misuse
 from poise.objectives.adversarial import attacked
 from poise.objectives.objective import Objective, Step, Terms
-from poise.objectives.standard import Standard, full, unmoved
+from poise.objectives.standard import Standard, full, terms_of_both, unmoved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +51,7 @@ class MART(Objective):
         boosted = (step.cross_entropy(moved) - log_of_others(moved, labels)).mean()
         doubt = -torch.expm1(clean.log_softmax(1).gather(1, labels[:, None])[:, 0])
         divergence = (kl_divergence(moved, clean) * doubt).mean()
-        return {
-            "loss": boosted + self.beta * divergence,
-            "accuracy": (moved.detach().argmax(1) == labels).float().mean(),
-            "clean": (clean.detach().argmax(1) == labels).float().mean(),
-            "divergence": divergence.detach(),
-        }
+        return terms_of_both(boosted + self.beta * divergence, clean, moved, divergence, labels)
 
 
 def log_of_others(logits: Logits, labels: Labels) -> PerExample:

@@ -18,6 +18,7 @@ from poise.core.losses import cross_entropy, target_lead
 from poise.core.misuse import Misuse
 from poise.core.streams import Stream
 from poise.objectives.objective import Objective, State, Step, Terms
+from poise.objectives.standard import accuracy
 
 _TARGETED = 0.5
 """Share of the attacks that aim at a class."""
@@ -91,7 +92,7 @@ class Mixing(Objective):
             "loss": (weight * each).mean(),
             "gate": telling.mean().detach(),
             "told": ((raw > 0) == (under_attack == 1)).float().mean(),
-            "accuracy": (logits.argmax(1) == labels).float().mean(),
+            "accuracy": accuracy(logits, labels),
         }
 
     def _attacked(self, step: Step) -> Float[Tensor, "n *shape"]:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from poise.core.losses import Logits
+from poise.core.losses import Labels, Logits, misclassified
 from poise.objectives.objective import Objective, Step, Terms
 
 
@@ -24,8 +24,12 @@ class Standard(Objective):
 
 def classification_terms(logits: Logits, step: Step) -> dict[str, torch.Tensor]:
     """Mean cross-entropy as "loss", and the share of right predictions as "accuracy"."""
-    right = (logits.detach().argmax(1) == step.batch.labels).to(logits.dtype).mean()
-    return {"loss": step.cross_entropy(logits).mean(), "accuracy": right}
+    return {"loss": step.cross_entropy(logits).mean(), "accuracy": accuracy(logits, step.batch.labels)}
+
+
+def accuracy(logits: Logits, labels: Labels) -> torch.Tensor:
+    """The share of right predictions; a row that holds NaN predicts nothing."""
+    return (~misclassified(logits.detach(), labels)).to(logits.dtype).mean()
 
 
 def full(logits: Logits) -> Logits:
@@ -33,6 +37,24 @@ def full(logits: Logits) -> Logits:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
+def terms_of_both(loss: torch.Tensor, clean: Logits, moved: Logits, divergence: torch.Tensor, labels: Labels) -> Terms:
+    """Terms of an objective that sets attacked images against clean ones.
+
+    Args:
+        loss: what is lowered.
+        clean: outputs on the images as they are.
+        moved: outputs on the attacked ones, which "accuracy" is on.
+        divergence: how far the attack moved the prediction.
+        labels: true classes.
+    """
+    return {
+        "loss": loss,
+        "accuracy": accuracy(moved, labels),
+        "clean": accuracy(clean, labels),
+        "divergence": divergence.detach(),
+    }
+
+
 def unmoved(terms: Terms) -> Terms:
-    """Terms of a step without attack, as an objective names them that sets attacked images against clean ones."""
+    """Terms of a step without attack, named as in `terms_of_both`."""
     return {**terms, "clean": terms["accuracy"], "divergence": torch.zeros_like(terms["accuracy"])}

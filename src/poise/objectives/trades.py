@@ -14,7 +14,7 @@ from poise.core.losses import Logits, kl_divergence
 from poise.core.misuse import Misuse
 from poise.objectives.adversarial import attacked
 from poise.objectives.objective import Objective, Step, Terms
-from poise.objectives.standard import Standard, full, unmoved
+from poise.objectives.standard import Standard, full, terms_of_both, unmoved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +46,10 @@ class TRADES(Objective):
         """See `Objective.terms`; "accuracy" is on the attacked images, "clean" on the others."""
         if idle(step.batch, step.epsilon):
             return unmoved(Standard().terms(step))
-        images, labels = attacked(self.attack, step, self._divergence(step)), step.batch.labels
+        images = attacked(self.attack, step, self._divergence(step))
         clean, moved = full(step.model(step.batch.images)), full(step.model(images))
         plain, divergence = step.cross_entropy(clean).mean(), kl_divergence(moved, clean).mean()
-        return {
-            "loss": plain + self.beta * divergence,
-            "accuracy": (moved.detach().argmax(1) == labels).float().mean(),
-            "clean": (clean.detach().argmax(1) == labels).float().mean(),
-            "divergence": divergence.detach(),
-        }
+        return terms_of_both(plain + self.beta * divergence, clean, moved, divergence, step.batch.labels)
 
     def _divergence(self, step: Step) -> Loss:
         """What the attack raises: the divergence from the clean prediction of the network in the attack's mode."""

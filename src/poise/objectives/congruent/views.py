@@ -15,7 +15,7 @@ from poise.core.misuse import check_choice
 from poise.core.modes import steady
 from poise.objectives.congruent.distance import Distance, Squared
 from poise.objectives.objective import Objective, Step, Terms
-from poise.objectives.standard import full
+from poise.objectives.standard import accuracy, full
 
 Statistics = Literal["kept", "moving"]
 
@@ -52,7 +52,7 @@ class Views:
 
     def terms(self, loss: Tensor, **parts: Tensor) -> Terms:
         """A step's loss with its parts, and the shares of images that are right ("accuracy") and lost ("flips")."""
-        measures = {"accuracy": (~self.wrong()).float().mean(), "flips": self.lost().float().mean()}
+        measures = {"accuracy": accuracy(self.logits, self.labels), "flips": self.lost().float().mean()}
         return {"loss": loss, **measures, **{name: part.detach() for name, part in parts.items()}}
 
 

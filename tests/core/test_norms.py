@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poise.core.norms import inside, length, per_example, project, random_point, steepest
+from poise.core.norms import diameter, inside, length, per_example, project, random_move, random_point, steepest
 from poise.core.streams import Stream
 from poise.core.threat import NORMS
 
@@ -117,6 +117,23 @@ def test_random_points_do_not_depend_on_the_batch(norm):
         [random_point(origin[i : i + 1], radius[i : i + 1], norm, Stream.seeded(5), ids[i : i + 1]) for i in range(8)]
     )
     assert torch.equal(together, alone)
+
+
+@norms
+def test_random_moves_are_as_long_as_their_radii_and_the_same_in_any_batch(norm):
+    images, radius, ids = torch.rand(5, 2, 3, 3), torch.tensor([0.0, 0.1, 0.5, 1.0, 3.0]), torch.arange(5)
+    attempt, stream = torch.tensor([0, 0, 1, 1, 2]), Stream.seeded(0)
+    moves = random_move(images, radius, norm, stream, ids, attempt)
+    torch.testing.assert_close(length(moves, norm), radius)
+    some = torch.tensor([3, 1])
+    alone = random_move(images[some], radius[some], norm, stream, ids[some], attempt[some])
+    assert torch.equal(alone, moves[some])
+    assert not torch.equal(random_move(images, radius, norm, stream, ids, attempt + 1), moves)
+
+
+@norms
+def test_the_diameter_is_the_distance_of_opposite_corners(norm):
+    assert diameter(norm, 48) == pytest.approx(float(length(torch.ones(1, 3, 4, 4), norm)))
 
 
 @norms

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from poise.attacks.search import Answer, Problem, Search
-from poise.attacks.slopes import finite
+from poise.attacks.slopes import finite, forward
 from poise.core.losses import misclassified
 from poise.core.modes import Precision, exact, precision
 from poise.core.norms import inside
@@ -77,11 +77,8 @@ def _said(
     search: Search, model: nn.Module, problem: Problem, points: Tensor, kind: Precision, gradient: bool
 ) -> Answer:
     with torch.set_grad_enabled(gradient):
-        leaf = points.detach().requires_grad_(gradient)
         with precision(kind, points.device):
-            logits = model(leaf).to(leaf.dtype)
-        if logits.is_inference():  # of a model that predicts under inference mode
-            logits = logits.clone()
+            leaf, logits = forward(model, points, sloped=gradient)
         if not gradient:
             return Answer(logits, search.loss(problem, logits), None)
         loss, slope = search.differentiate(problem, logits, leaf)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from poise.attacks.rows import choose
 from poise.attacks.search import Problem, State
-from poise.core.norms import length, per_example, project, steepest
+from poise.core.norms import per_example, project, random_move, steepest
 from poise.core.streams import Stream
 from poise.core.threat import BOX, Norm
 
@@ -69,17 +69,9 @@ class MomentumAscent:
         return self.steps + 1
 
     def start(self, problem: Problem, stream: Stream, attempt: Int[Tensor, " n"]) -> Float[Tensor, "n *shape"]:
-        """A random point of the ball's surface, clipped to the box.
-
-        In l2 its direction is uniform; in linf a uniform point of the cube is stretched until one entry touches.
-        """
-        shape, dtype = tuple(problem.images.shape[1:]), problem.images.dtype
-        if self.norm == "linf":
-            direction = stream.uniform(problem.ids, shape, step=attempt, dtype=dtype) * 2 - 1
-        else:
-            direction = stream.normal(problem.ids, shape, step=attempt, dtype=dtype)
-        scale = problem.radius / length(direction, self.norm).clamp(min=torch.finfo(dtype).tiny)
-        return (problem.images + per_example(scale, direction) * direction).clamp(*BOX)
+        """A random point of the ball's surface (`random_move`), clipped to the box."""
+        moves = random_move(problem.images, problem.radius, self.norm, stream, problem.ids, attempt)
+        return (problem.images + moves).clamp(*BOX)
 
     def begin(self, points: Float[Tensor, "n *shape"], radius: Float[Tensor, " n"]) -> State:
         """State of these moves; "halved" begins as true, so standing still counts from the second checkpoint on."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -14,7 +13,7 @@ from poise.attacks.attack import Attack, Loss, followed, idle
 from poise.attacks.pgd import attackable
 from poise.attacks.rows import choose
 from poise.attacks.search import Answer, Problem, State
-from poise.attacks.slopes import differentiated, finite
+from poise.attacks.slopes import differentiated, finite, forward
 from poise.core.batch import Batch
 from poise.core.losses import cross_entropy
 from poise.core.misuse import Misuse
@@ -88,9 +87,7 @@ class AutoPGD(Attack):
 
 def _answer(model: nn.Module, points: Tensor, labels: Tensor, loss: Loss, *, sloped: bool) -> Answer:
     """What the model says at points, with the loss's gradient there where it is needed."""
-    with torch.set_grad_enabled(sloped):
-        leaf = points.detach().requires_grad_(sloped)
-        logits = model(leaf).to(leaf.dtype)
+    leaf, logits = forward(model, points, sloped=sloped)
     if not sloped:
         return Answer(logits, loss(logits, labels), None)
     found, gradient = differentiated(lambda seen: loss(seen, labels), logits, leaf)

@@ -15,7 +15,7 @@ from poise.attacks.search import Answer, Problem, Search, State
 from poise.attacks.slopes import differentiated
 from poise.core.losses import margin, misclassified, target_lead
 from poise.core.misuse import Misuse
-from poise.core.norms import DUAL, length, per_example
+from poise.core.norms import DUAL, length, per_example, random_move
 from poise.core.threat import BOX
 
 _TINY = 1e-8
@@ -89,23 +89,14 @@ class FAB(Search):
 
     def begin(self, problem: Problem) -> State:
         """Restart 0 starts from the image, later ones from a random point at half the radius, clipped to the box."""
-        moved = (problem.images + 0.5 * self._random_moves(problem)).clamp(*BOX)
+        stream = self.stream.fold("fab", "start")
+        moves = random_move(problem.images, problem.radius, self.norm, stream, problem.ids, problem.restart)
+        moved = (problem.images + 0.5 * moves).clamp(*BOX)
         return {
             "points": choose(problem.restart > 0, moved, problem.images),
             "iteration": torch.zeros_like(problem.labels),
             "done": torch.zeros_like(problem.labels, dtype=torch.bool),
         }
-
-    def _random_moves(self, problem: Problem) -> Tensor:
-        """Perturbations as long as the radius; in l2 their directions are uniform."""
-        stream = self.stream.fold("fab", "start")
-        shape, dtype = tuple(problem.images.shape[1:]), problem.images.dtype
-        if self.norm == "linf":
-            moves = stream.uniform(problem.ids, shape, step=problem.restart, dtype=dtype) * 2 - 1
-        else:
-            moves = stream.normal(problem.ids, shape, step=problem.restart, dtype=dtype)
-        size = length(moves, self.norm).clamp(min=torch.finfo(dtype).tiny)
-        return moves * per_example(problem.radius / size, moves)
 
     def ask(self, problem: Problem, state: State) -> Float[Tensor, "n *shape"]:  # noqa: ARG002
         """See `Search.ask`."""

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from poise.attacks.attack import Attack, Loss, followed, idle, radii
-from poise.attacks.slopes import differentiated, finite
+from poise.attacks.slopes import differentiated, finite, forward
 from poise.core.batch import Batch
 from poise.core.losses import cross_entropy
 from poise.core.misuse import Misuse
@@ -131,9 +131,7 @@ def image_gradient(
     model: nn.Module, images: Float[Tensor, "n *shape"], labels: Tensor, loss: Loss
 ) -> Float[Tensor, "n *shape"]:
     """The gradient of each example's loss by its own image; parameters' `.grad` are not touched."""
-    with torch.enable_grad():
-        leaf = images.detach().requires_grad_()
-        logits = model(leaf).to(leaf.dtype)
+    leaf, logits = forward(model, images, sloped=True)
     return finite(differentiated(lambda found: loss(found, labels), logits, leaf)[1])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from poise.core.batch import on_host
 from poise.core.norms import per_example
@@ -16,6 +16,27 @@ _MOST = 126
 
 OfLogits = Callable[[Float[Tensor, "n classes"]], Float[Tensor, " n"]]
 """A loss, one number per row of logits."""
+
+
+def forward(
+    model: nn.Module, points: Float[Tensor, "n *shape"], *, sloped: bool
+) -> tuple[Float[Tensor, "n *shape"], Float[Tensor, "n classes"]]:
+    """A pass over points that are cut from what they were computed from.
+
+    Args:
+        model: maps images in [0, 1] to logits.
+        points: where it is evaluated.
+        sloped: whether the pass shall be differentiated.
+
+    Returns:
+        The points as the leaves of the graph, and the logits, in the points' dtype.
+    """
+    with torch.set_grad_enabled(sloped):
+        leaf = points.detach().requires_grad_(sloped)
+        logits = model(leaf).to(leaf.dtype)
+        if logits.is_inference():  # of a model that predicts under inference mode
+            logits = logits.clone()
+    return leaf, logits
 
 
 def differentiated(

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse, check_choice
+from poise.core.norms import diameter
 from poise.core.processes import process_state
 from poise.core.threat import Threat
 from poise.data import ImageSet, Split, Splits, open_data, repeats
@@ -85,7 +86,7 @@ def tell_repeats(splits: Splits) -> None:
 
 def tell_reach(threat: Threat, shape: Sequence[int]) -> None:
     """Tell a person of a budget with which every image can become every other."""
-    length = {"linf": 1.0, "l2": math.sqrt(math.prod(shape)), "l1": float(math.prod(shape))}[threat.norm]
+    length = diameter(threat.norm, math.prod(shape))
     if threat.epsilon >= length:
         say(
             f"an epsilon of {threat.epsilon} in {threat.norm} turns any image of shape {tuple(shape)} into any other, "

@@ -6,6 +6,7 @@ shape; radii are one number per example. A radius of 0 is allowed everywhere.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -34,6 +35,16 @@ def length(vectors: Float[Tensor, "n *shape"], norm: Norm) -> Float[Tensor, " n"
         return flat.abs().sum(1, dtype=torch.float64).to(flat.dtype)
     lengths: Tensor = torch.linalg.vector_norm(flat, dim=1)
     return lengths
+
+
+def diameter(norm: Norm, size: int) -> float:
+    """The distance of opposite corners of the box: with such a budget every image can become every other.
+
+    Args:
+        norm: by which it is measured.
+        size: numbers in an image.
+    """
+    return {"linf": 1.0, "l2": math.sqrt(size), "l1": float(size)}[norm]
 
 
 def per_example(values: Float[Tensor, " n"], like: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *ones"]:
@@ -148,6 +159,36 @@ def random_point(
         direction = -torch.log1p(-signed.abs()) * signed.sign()
         share = 1 / (length(direction, "l1") - torch.log1p(-fraction)).clamp(min=torch.finfo(dtype).tiny)
     return (origin + scale * direction * per_example(share, origin)).clamp(*BOX)
+
+
+def random_move(
+    like: Float[Tensor, "n *shape"],
+    radius: Float[Tensor, " n"],
+    norm: Norm,
+    stream: Stream,
+    ids: Int[Tensor, " n"],
+    attempt: Int[Tensor, " n"],
+) -> Float[Tensor, "n *shape"]:
+    """A perturbation as long as each example's radius, not clipped to the box.
+
+    In l2 its direction is uniform; in linf a uniform point of the cube is stretched until one entry touches; in l1 it
+    is a normal vector, scaled.
+
+    Args:
+        like: images, whose shape and dtype it gets.
+        radius: lengths, at least 0.
+        norm: by which they are measured.
+        stream: source of the draw; the same stream, id and attempt give the same move in any batch.
+        ids: integer keys of the examples.
+        attempt: number of the draw.
+    """
+    shape, dtype = tuple(like.shape[1:]), like.dtype
+    if norm == "linf":
+        direction = stream.uniform(ids, shape, step=attempt, dtype=dtype) * 2 - 1
+    else:
+        direction = stream.normal(ids, shape, step=attempt, dtype=dtype)
+    scale = radius / length(direction, norm).clamp(min=torch.finfo(dtype).tiny)
+    return per_example(scale, direction) * direction
 
 
 def steepest(gradient: Float[Tensor, "n *shape"], norm: Norm) -> Float[Tensor, "n *shape"]:

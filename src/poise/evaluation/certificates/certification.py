@@ -13,7 +13,7 @@ import torch
 
 from poise.core.batch import Batch
 from poise.core.misuse import Misuse, check_choice
-from poise.core.norms import refuse_outside
+from poise.core.norms import diameter, refuse_outside
 from poise.core.progress import Watch, unwatched
 from poise.core.threat import NORMS, Norm
 from poise.data import ImageSet, batches
@@ -138,8 +138,7 @@ def _by_bounds(core: Core, images: ImageSet, certification: Certification, watch
             "it in float32"
         )
     bounded = Bounded(captured(core.robust), norm, core.alpha, core.scale)
-    size = math.prod(images.shape)
-    widest = {"l2": math.sqrt(size), "linf": 1.0, "l1": float(size)}[norm]
+    widest = diameter(norm, math.prod(images.shape))
     found: list[np.ndarray] = []
     for batch in batches(images, batch_size=certification.batch_size, device=core.robust.device):
         done = sum(part.shape[1] for part in found)

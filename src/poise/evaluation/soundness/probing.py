@@ -69,7 +69,9 @@ def logits(
 def image_gradients(
     model: nn.Module, images: Float[Tensor, "n *shape"], labels: Int[Tensor, " n"], loss: Loss
 ) -> Float[Tensor, "n *shape"]:
-    """The gradient of each example's loss by its own image, as attacks would see it.
+    """The gradient of each example's loss by its own image, as PyTorch gives it.
+
+    Attacks scale it on its way and mend what is not finite (`poise.attacks.slopes`); here such entries are a finding.
 
     Raises:
         NoGradient: where there is none to take, with PyTorch's reason.

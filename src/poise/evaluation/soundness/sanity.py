@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 import numpy as np
@@ -15,7 +14,7 @@ from poise.attacks.attack import radii
 from poise.core.batch import Batch
 from poise.core.losses import misclassified
 from poise.core.memory import piecewise
-from poise.core.norms import inside
+from poise.core.norms import diameter, inside
 from poise.evaluation.curve import share
 from poise.evaluation.soundness.examined import Examined
 from poise.evaluation.soundness.finding import Finding
@@ -111,8 +110,7 @@ class MoreBudget(RetrialCheck):
 
 def _erasing(given: Examined, batch: Batch) -> float:
     """The smallest budget with which any image can be made plain grey."""
-    size = batch.images[0].numel()
-    return 0.5 * {"linf": 1.0, "l2": math.sqrt(size), "l1": float(size)}[given.norm]
+    return 0.5 * diameter(given.norm, batch.images[0].numel())
 
 
 def _single_step(given: Examined, batch: Batch) -> Bool[Tensor, " n"]:

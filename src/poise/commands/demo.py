@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from itertools import pairwise
-from pathlib import Path
 
 from poise.commands.opening import Source, check_split, open_whole, placed
 from poise.commands.page.exhibit import Exhibit
 from poise.commands.page.serving import Served, serve
 from poise.commands.page.uploads import Limits
-from poise.commands.run import recipe_of, threat_of, with_threat_of
+from poise.commands.run import address_of, recipe_of, threat_of
 from poise.commands.telling.terminal import say
 from poise.core.misuse import Misuse
-from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
 from poise.data import ImageSet, Split, sample
 from poise.evaluation import Method
@@ -89,7 +86,7 @@ def demo(
         raise Misuse(f"at least 1 image must be there to pick from; got {images}")
     limits, sampling = Limits(megabytes=megabytes, megapixels=megapixels), Sampling(samples=samples, seed=seed)
     Certification(method=method or "local")
-    model = _address(model)
+    model = address_of(model)
     recipe = recipe_of(model)
     source = Source.of(recipe, data, image_size=image_size, limit=limit, skip_unreadable=skip_unreadable)
     whole: ImageSet = getattr(source.open(), split)
@@ -126,14 +123,3 @@ def _certification(
         say(f"no certified radii: {error}")
         return None
     return Certification(method=chosen, norm=threat.norm, sampling=sampling)
-
-
-def _address(model: str) -> str:
-    """The address of a run's folder; any other address as it is."""
-    return f"run:{model}" if ":" not in model and RunFolder(Path(model)).recipe.is_file() else model
-
-
-def inherited(words: list[str]) -> list[str]:
-    """Options that a run's recipe adds to the words of a command line."""
-    named = next((after for word, after in pairwise(words) if word == "--model"), "")
-    return with_threat_of(_address(named), words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection
 from functools import partial
-from importlib import import_module
+from itertools import pairwise
 from typing import Any, NoReturn, get_args, get_origin
 
 import yaml
@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, set_loader
 from jsonargparse.typing import register_type
 
 from poise.commands.recipe import FAMILIES, expanded, import_path, recipe_of_verb
+from poise.commands.run import address_of, threat_of
 from poise.commands.telling.help_text import HelpFormatter, with_dashes
 from poise.commands.telling.wording import readable
 from poise.commands.verbs import VERBS, Verb, function_of
@@ -52,9 +53,9 @@ def options_in(name: str, words: list[str]) -> dict[str, Any]:
     Raises:
         Misuse: for words that make no sense.
     """
-    parser, module = parser_of(name), import_module(f"poise.commands.{name}")
+    parser = parser_of(name)
     named = _normalised(words, VERBS[name], parser)
-    chosen = parser.parse_args(module.inherited(named) if hasattr(module, "inherited") else named)
+    chosen = parser.parse_args([*_meant(VERBS[name], named), *named])
     return {key: value for key, value in vars(parser.instantiate(chosen)).items() if key != "config"}
 
 
@@ -151,6 +152,18 @@ def _named(unnamed: list[str], verb: Verb) -> list[str]:
     if len(unnamed) > len(names):
         raise Misuse(f"unexpected word {unnamed[-1]!r}; options have names, e.g. {verb.example}")
     return [word for name, value in zip(names, unnamed, strict=False) for word in (f"--{name}", value)]
+
+
+def _meant(verb: Verb, named: list[str]) -> list[str]:
+    """The threat of the run that the words speak of, where they name a threat: what they do not name of it stays so."""
+    option, given = f"--{verb.meant}", None
+    if verb.meant is None or not any(word.startswith("--threat") for word in named):
+        return []
+    for word, after in pairwise([*named, ""]):
+        if word == option or word.startswith(f"{option}="):
+            given = after if word == option else word.removeprefix(f"{option}=")
+    threat = {} if given is None else threat_of(address_of(given))
+    return [word for name, value in threat.items() for word in (f"--threat.{name}", str(value))]
 
 
 def _check_option(option: str, known: Collection[str]) -> None:

@@ -11,7 +11,7 @@ from poise.commands.opening import Source, check_split, open_whole, placed, tell
 from poise.commands.recipe import options_among
 from poise.commands.rehearsal.demand import EXAMINATION_UNKNOWN, examination_work
 from poise.commands.rehearsal.estimate import rehearsed
-from poise.commands.run import file_name, fresh_path, recipe_of, threat_of, with_threat_of
+from poise.commands.run import file_name, fresh_path, recipe_of, threat_of
 from poise.commands.telling.attaching import attach_profile, trackers_of
 from poise.commands.telling.headline import tell
 from poise.commands.telling.terminal import say, watching
@@ -231,11 +231,6 @@ def _certified_as(result: Profile, earlier: Profile | None) -> Profile:
         "is gone with it; poise certify makes a new one"
     )
     return result
-
-
-def inherited(words: list[str]) -> list[str]:
-    """Options that a run's recipe adds to the words of a command line."""
-    return with_threat_of(next((word for word in words if word.startswith("run:")), ""), words)
 
 
 def profile_path(model: str, part: Part | None = None) -> Path:

@@ -72,12 +72,9 @@ def threat_of(address: str) -> dict[str, Any]:
     return threat if threat or "sigma" not in recipe else threat_of(recipe["model"])
 
 
-def with_threat_of(address: str, words: list[str]) -> list[str]:
-    """A command line to which a run's recipe adds its threat, so that naming a part of one keeps the others."""
-    threat = threat_of(address)
-    if not any(word.startswith("--threat") for word in words):
-        return words
-    return [*(word for name, value in threat.items() for word in (f"--threat.{name}", str(value))), *words]
+def address_of(model: str) -> str:
+    """The address of a run's folder; any other address as it is."""
+    return f"run:{model}" if ":" not in model and RunFolder(Path(model)).recipe.is_file() else model
 
 
 def file_name(address: str) -> str:

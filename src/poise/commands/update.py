@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from poise.commands.opening import Source, open_whole, placed, tell_repeats
 from poise.commands.recipe import options_among, write_recipe
 from poise.commands.rehearsal.demand import examination_work, training_works
 from poise.commands.rehearsal.estimate import Work
-from poise.commands.run import Run, recipe_of, threat_of, with_threat_of
+from poise.commands.run import Run, recipe_of, threat_of
 from poise.commands.telling.terminal import say
 from poise.commands.updating.regression import Regression, fast_examination
 from poise.commands.updating.trials import Trial, Weights, adopt, chosen, objectives_tried, print_trials, write_trials
@@ -204,13 +203,3 @@ def _settle(folder: RunFolder, new: Trial, trials: Sequence[Trial], tolerance: f
     write_trials(folder, [new, *trials], best)
     print_trials([new, *trials], f"{images} validation images, suite fast, in %; * taken", best)
     adopt(RunFolder(folder.path / "trials" / best.name), folder)
-
-
-def inherited(words: list[str]) -> list[str]:
-    """Options that the new run's recipe adds to the words of a command line."""
-    joined = [
-        after if word == "--new" else word[len("--new=") :]
-        for word, after in pairwise([*words, ""])
-        if word == "--new" or word.startswith("--new=")
-    ]
-    return with_threat_of(joined[0] if joined else "", words)

@@ -18,6 +18,7 @@ class Verb:
         positional: the option that words without a name belong to, or the options that such words name in turn.
         many: whether several such words are allowed for one option.
         long: whether it does long work, which a dry run estimates.
+        meant: the option whose run says what a threat is of which the words name a part, such as epsilon alone.
 
     The command ends with the `exit_code` of what its function returns, where that has one, and else with 0.
     """
@@ -27,6 +28,7 @@ class Verb:
     positional: str | tuple[str, ...] | None = None
     many: bool = False
     long: bool = False
+    meant: str | None = None
 
 
 VERBS = {
@@ -47,12 +49,14 @@ VERBS = {
         "replace a model by a better one without losing what the old one did right",
         "poise update --old run:runs/yesterday --new run:runs/today",
         long=True,
+        meant="new",
     ),
     "profile": Verb(
         "verdicts on every image over a grid of epsilons",
         "poise profile run:runs/finetune",
         positional="model",
         long=True,
+        meant="model",
     ),
     "merge": Verb(
         "profiles of parts of the data, joined into one",
@@ -64,6 +68,7 @@ VERBS = {
         "one classifier from an accurate and a robust one",
         "poise mix --standard run:runs/standard --robust run:runs/finetune --lose 1",
         long=True,
+        meant="robust",
     ),
     "certify": Verb(
         "a proven radius for every image: smoothing, or bounds of the network itself",
@@ -77,7 +82,9 @@ VERBS = {
     "export": Verb(
         "a model as a file for another runtime, with a model card", "poise export run:runs/finetune", positional="model"
     ),
-    "demo": Verb("a page to try and attack a model in the browser", "poise demo runs/mix", positional="model"),
+    "demo": Verb(
+        "a page to try and attack a model in the browser", "poise demo runs/mix", positional="model", meant="model"
+    ),
     "compare": Verb(
         "what a new model loses and gains against the old one, and whether a release gate lets it pass",
         "poise compare runs/old runs/new --gate gate.yaml --out comparison",

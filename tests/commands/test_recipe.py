@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
-from poise.attacks import FGSM, PGD, AutoPGD
+import poise
+from poise.attacks import FGSM, PGD, Attack, AutoPGD
 from poise.commands.parsing import options_in, options_of
 from poise.commands.recipe import (
     expanded,
@@ -172,6 +173,22 @@ def test_a_class_of_the_users_own_stands_by_its_import_path():
     written = plain({"schedule": Mine()})["schedule"]
     assert written["kind"] == f"{__name__}.Mine"
     assert expanded({"schedule": written})["schedule"]["class_path"] == f"{__name__}.Mine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opposed(Adversarial):
+    """An objective with an attack under a name that recipes do not know."""
+
+    opponent: Attack = PGD()
+
+
+def test_what_no_recipe_could_read_again_is_not_written_into_one(tmp_path):
+    told = (
+        rf"opponent of {__name__}\.Opposed holds pgd, which no recipe could read again; .* schedule, objective, attack"
+    )
+    with pytest.raises(Misuse, match=told):
+        poise.finetune("small", "digits", objective=Opposed(), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("text", ["- a\n- b", "just words", "a: [", "\x00"])

@@ -127,6 +127,16 @@ def test_a_judge_is_tried_too_and_what_keeps_its_promise_passes():
         check_task(_task(objective=Adversarial(attack=small), norm=norm))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Opposed(Standard):
+    opponent: Attack
+
+
+def test_an_attack_under_any_name_is_tried():
+    with pytest.raises(Misuse, match="_Answering answers with"):
+        check_task(_task(objective=_Opposed(opponent=_Answering(make=BROKEN["outside their ball"]))))
+
+
 @pytest.mark.parametrize("kind", [Adversarial, TRADES, MART])
 def test_what_is_no_attack_is_refused(kind):
     with pytest.raises(Misuse, match=rf"the attack of {kind.__name__} must be a poise\.attacks\.Attack; got 'pgd'"):

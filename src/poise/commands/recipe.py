@@ -4,7 +4,8 @@ A member of a family (schedule, objective, attack, distance) stands in a recipe 
 
     schedule: {kind: hinge, start: 0.25, stop: 0.75}
 
-A class of the user's own stands there by its import path in place of the name: ``kind: my_package.MySchedule``.
+A class of the user's own stands there by its import path in place of the name: ``kind: my_package.MySchedule``. What an
+option holds is told by its name (`FAMILIES`), in classes of the user's own too.
 """
 
 from __future__ import annotations
@@ -143,6 +144,7 @@ def plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         _refuse_forgetful(type(value))
         options = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        _refuse_unreadable(type(value), options)
         return _named(type(value)) | options
     return value.item() if isinstance(value, np.generic) else value
 
@@ -154,6 +156,16 @@ def _refuse_forgetful(kind: type) -> None:
             f"{kind.__module__}.{kind.__qualname__} has an __init__ of its own, whose arguments no recipe could keep; "
             "make it a dataclass: @dataclass(frozen=True, kw_only=True)"
         )
+
+
+def _refuse_unreadable(kind: type, options: Mapping[str, Any]) -> None:
+    """Refuse a member of a family under a name by which no recipe would know it again."""
+    for name, option in options.items():
+        if isinstance(option, dict) and "kind" in option and name not in FAMILIES:
+            raise Misuse(
+                f"{name} of {kind.__module__}.{kind.__qualname__} holds {option['kind']}, which no recipe could read "
+                f"again; recipes know such options by their names: {', '.join(FAMILIES)}"
+            )
 
 
 def _named(kind: type) -> dict[str, str]:

@@ -29,9 +29,11 @@ def suggestion(word: str, choices: Iterable[str]) -> str:
         choices: what would have been valid.
 
     Returns:
-        ``"did you mean 'hinge'?"`` or ``"valid: fixed, hinge"``.
+        ``"did you mean 'hinge'?"`` or ``"valid: fixed, hinge"``; ``"there is none"`` where nothing would have been.
     """
     known = sorted(choices)
+    if not known:
+        return "there is none"
     near = get_close_matches(word, known, n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(known)}"
 

@@ -29,9 +29,9 @@ def check_attacks(objective: Objective, model: nn.Module, few: Callable[[], Batc
         Misuse: naming the option, or the attack and what it did.
     """
     for layer in layers(objective):
-        for name in {"attack", "judge"}.intersection(each.name for each in fields(layer)):
-            attack = getattr(layer, name)
-            if not isinstance(attack, Attack):
+        for name, attack in ((each.name, getattr(layer, each.name)) for each in fields(layer)):
+            known = isinstance(attack, Attack)
+            if name in {"attack", "judge"} and not known:
                 raise Misuse(f"the {name} of {type(layer).__name__} must be a poise.attacks.Attack; got {attack!r}")
-            if not type(attack).__module__.startswith("poise."):
+            if known and not type(attack).__module__.startswith("poise."):
                 check_promise(attack, model, few(), threat)

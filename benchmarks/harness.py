@@ -19,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
@@ -242,8 +243,7 @@ def conclude(name: str, claims: Sequence[Claim], figures: dict[str, Any], varian
             "bf16": bf16,
             "threads": torch.get_num_threads(),
         },
-        "versions": {"python": platform.python_version()}
-        | {package: importlib.metadata.version(package) for package in ("poise", "torch", "pyautoattack")},
+        "versions": {"python": platform.python_version()} | _versions("poise", "torch", "pyautoattack"),
         "figures": figures,
         "claims": [asdict(claim) | {"holds": claim.holds} for claim in claims],
     }
@@ -252,6 +252,11 @@ def conclude(name: str, claims: Sequence[Claim], figures: dict[str, Any], varian
     for claim in claims:
         print(claim)
     return 0 if all(claim.holds for claim in claims) else SHORT
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    """Versions of those that are installed."""
+    return {name: importlib.metadata.version(name) for name in packages if find_spec(name)}
 
 
 def _commit() -> str:

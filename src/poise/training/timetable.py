@@ -16,6 +16,7 @@ from poise.schedules import Memory, Moment, Schedule
 from poise.schedules.schedule import progress_at, share_at
 from poise.training.optimisation import rate_share
 from poise.training.options import Training
+from poise.training.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,17 @@ class Timetable:
     options: Training
     images: int
     stream: Stream
+
+    @classmethod
+    def of(cls, task: Task) -> Timetable:
+        """The course of a task's training."""
+        return cls(
+            schedule=task.schedule,
+            threat=task.threat,
+            options=task.options,
+            images=len(task.images),
+            stream=Stream.seeded(task.seed).fold("training").fold("schedule"),
+        )
 
     @property
     def batches(self) -> int:

@@ -116,13 +116,7 @@ class _Loop:
         options, self.device = task.options, accelerator.device
         self.stream = Stream.seeded(task.seed).fold("training")
         self.images = _placed(task.images, self.device)
-        self.timetable = Timetable(
-            schedule=task.schedule,
-            threat=task.threat,
-            options=options,
-            images=len(self.images),
-            stream=self.stream.fold("schedule"),
-        )
+        self.timetable = Timetable.of(task)
         self.showcase = Showcase(network=task.classifier, given=given, device=self.device)
         self.processes = Processes(sharded=self.showcase.sharded)
         open_to(task.classifier, names)

@@ -22,7 +22,7 @@ from poise.commands.rehearsal.passes import Counted, Pace, Passes, counting, tim
 from poise.core.batch import Batch
 from poise.core.modes import evaluating, frozen, precision
 from poise.core.streams import Stream, global_seed
-from poise.data import ImageSet, batches_per_epoch
+from poise.data import ImageSet
 from poise.evaluation import Examination
 from poise.evaluation.certificates.certification import Certification, certify, smoothing_of
 from poise.evaluation.certificates.mixture import core_of
@@ -31,9 +31,8 @@ from poise.evaluation.grid import epsilon_grid
 from poise.evaluation.surrogate_brackets import brackets_of
 from poise.models import Classifier
 from poise.objectives import Step
-from poise.schedules import Moment
-from poise.schedules.schedule import share_at
 from poise.training import Task
+from poise.training.timetable import Timetable
 from poise.training.transfer.transfer import open_to, trainable
 
 Said = TypeVar("Said")
@@ -61,7 +60,8 @@ def training_works(task: Task) -> list[Work]:
         task: what is trained; nothing of it is changed, but references are moved to the device.
     """
     options, count = task.options, len(task.images)
-    shares = _shares(task)
+    course = Timetable.of(task)
+    shares = _shares(course)
     with _in_training(task) as networks:
         known = filled(sorted(shares), lambda share: _step_passes(task, networks, share))
         images = min(options.micro_batch or options.batch_size, options.batch_size, count)
@@ -71,7 +71,7 @@ def training_works(task: Task) -> list[Work]:
             most = sum((each[share] * number for share, number in shares.items()), Passes())
             least = None
             if task.schedule.hears:
-                total = _examples(task)
+                total = task.options.epochs * sum(_sizes(course))
                 least, most = each[0.0] * total, each[1.0] * total
             label = f"{'training' if name == _TRAINED else f'the {name} model beside it'}, {options.epochs} epochs"
             pace = timed(network, some(task.images, images, network.device), most, options.precision)
@@ -83,29 +83,20 @@ _TRAINED = ""
 """The network in training, among those that stand beside it under their roles."""
 
 
-def _examples(task: Task) -> int:
-    """Examples of all steps of a training."""
-    return task.options.epochs * sum(_sizes(task))
-
-
-def _sizes(task: Task) -> list[int]:
+def _sizes(course: Timetable) -> list[int]:
     """Examples of each step of an epoch."""
-    count, size = len(task.images), task.options.batch_size
-    return [min(size, count - number * size) for number in range(batches_per_epoch(count, size, training=True))]
+    return [course.examples(number) for number in range(course.batches)]
 
 
-def _shares(task: Task) -> Counter[float]:
+def _shares(course: Timetable) -> Counter[float]:
     """How many examples are trained on at which share of the target epsilon."""
-    schedule, sizes = task.schedule, _sizes(task)
-    if schedule.hears:
+    if course.schedule.hears:
         return Counter({0.0: 0, 1.0: 0})
-    stream = Stream.seeded(task.seed).fold("training").fold("schedule")
     found: Counter[float] = Counter()
-    epochs, batches = task.options.epochs, len(sizes)
-    for epoch in range(epochs):
-        for number, size in enumerate(sizes):
-            moment = Moment.of(schedule.every, epoch, number, epochs=epochs, batches=batches, stream=stream)
-            share = share_at(schedule, moment)
+    one = torch.zeros(1, dtype=torch.int64)
+    for epoch in range(course.options.epochs):
+        for number, size in enumerate(_sizes(course)):
+            share = course.share(epoch, number, None, one)
             found[1.0 if isinstance(share, Tensor) else share] += size
     return found
 

@@ -6,6 +6,7 @@ import pytest
 
 import poise
 from poise.commands.parsing import options_in
+from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 
 
@@ -36,3 +37,28 @@ def test_a_part_of_a_threat_is_completed_from_the_run_that_is_meant(run, words):
     assert options_in(verb, [*rest, "--threat.epsilon", "0.25"])["threat"] == poise.Threat(norm="l2", epsilon="0.25")
     assert options_in(verb, [*rest, "--threat.norm=l1"])["threat"] == poise.Threat(norm="l1", epsilon="0.5")
     assert options_in(verb, rest)["threat"] is None
+
+
+@pytest.mark.parametrize(
+    ("kept", "words", "meant"),
+    [
+        ("", "--threat.epsilon 0.25", "l2 0.25"),
+        ("threat: null", "--threat.epsilon 0.25", "l2 0.25"),
+        ("threat: {epsilon: 0.25}", "", "l2 0.25"),
+        ("threat: {epsilon: 0.25}", "--threat.norm=l1", "l1 0.25"),
+        ("threat: {norm: linf}", "", "linf 0.5"),
+        ("threat: {norm: linf, epsilon: 0.25}", "--threat.epsilon 0.125", "linf 0.125"),
+    ],
+)
+def test_what_a_recipe_names_of_a_threat_is_completed_too(run, tmp_path, kept, words, meant):
+    recipe = tmp_path / "profile.yaml"
+    recipe.write_text(f"# poise profile --config recipe.yaml\nmodel: {run}\n{kept}\n")
+    for spelt in (["--config", str(recipe)], [f"--config={recipe}"]):
+        assert str(options_in("profile", [*spelt, *words.split()])["threat"]) == meant
+
+
+@pytest.mark.parametrize("words", ["profile", "demo", "mix --standard run:a", "update --old run:a"])
+def test_a_part_of_a_threat_does_not_stand_for_the_model_that_is_meant(words):
+    verb, *rest = words.split()
+    with pytest.raises(Misuse, match=r"^missing: --(model|robust|new) "):
+        options_in(verb, [*rest, "--threat.epsilon", "0.25"])

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection
 from functools import partial
-from itertools import pairwise
 from typing import Any, NoReturn, get_args, get_origin
 
 import yaml
-from jsonargparse import ArgumentParser, set_loader
+from jsonargparse import ArgumentParser, Namespace, set_loader
 from jsonargparse.typing import register_type
 
 from poise.commands.recipe import FAMILIES, expanded, import_path, recipe_of_verb
@@ -55,7 +54,7 @@ def options_in(name: str, words: list[str]) -> dict[str, Any]:
     """
     parser = parser_of(name)
     named = _normalised(words, VERBS[name], parser)
-    chosen = parser.parse_args([*_meant(VERBS[name], named), *named])
+    chosen = parser.parse_args([*named, *_meant(VERBS[name], parser.parse_args(named, defaults=False))])
     return {key: value for key, value in vars(parser.instantiate(chosen)).items() if key != "config"}
 
 
@@ -154,16 +153,13 @@ def _named(unnamed: list[str], verb: Verb) -> list[str]:
     return [word for name, value in zip(names, unnamed, strict=False) for word in (f"--{name}", value)]
 
 
-def _meant(verb: Verb, named: list[str]) -> list[str]:
-    """The threat of the run that the words speak of, where they name a threat: what they do not name of it stays so."""
-    option, given = f"--{verb.meant}", None
-    if verb.meant is None or not any(word.startswith("--threat") for word in named):
+def _meant(verb: Verb, given: Namespace) -> list[str]:
+    """What words and recipes leave out of a threat that they name in part, as the run says that they speak of."""
+    named = given.get("threat")
+    if verb.meant is None or not isinstance(named, Namespace):
         return []
-    for word, after in pairwise([*named, ""]):
-        if word == option or word.startswith(f"{option}="):
-            given = after if word == option else word.removeprefix(f"{option}=")
-    threat = {} if given is None else threat_of(address_of(given))
-    return [word for name, value in threat.items() for word in (f"--threat.{name}", str(value))]
+    threat = threat_of(address_of(given[verb.meant]))
+    return [word for name in threat if name not in named for word in (f"--threat.{name}", str(threat[name]))]
 
 
 def _check_option(option: str, known: Collection[str]) -> None:

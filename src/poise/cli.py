@@ -19,7 +19,10 @@ EXIT_CODES = {
     FAILED: "work began and could not go on; a gate failed",
     REFUSED: "the request cannot be honoured, or a file cannot be read or written; a gate cannot be judged",
     BROKEN: "an error of poise itself, or of code that it was given, with its traceback",
-    INTERRUPTED: "interrupted by Ctrl-C; runs go on with --resume, everything else with the same command",
+    INTERRUPTED: (
+        "interrupted by Ctrl-C; finetune, update and mix go on with --resume, quickstart, tune, profile and certify "
+        "with the same command"
+    ),
 }
 """What each exit code means."""
 
@@ -36,11 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _told(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", REFUSED)
     except KeyboardInterrupt:
-        return _told(
-            "interrupted; finetune, update and mix go on with --config RUN/recipe.yaml --resume, everything else with "
-            "the same command",
-            INTERRUPTED,
-        )
+        how = VERBS[words[0]].going_on if words and words[0] in VERBS else ""
+        return _told("; ".join(filter(None, ("interrupted", how))), INTERRUPTED)
     except Exception:  # noqa: BLE001 - whatever it is, it must not look like a gate that failed
         traceback.print_exc()
         return BROKEN

@@ -189,6 +189,22 @@ def test_what_stops_a_command_decides_its_exit_code(error, code, capsys, monkeyp
     assert _said(capsys, "doctor")[0] == code
 
 
+@pytest.mark.parametrize("name", VERBS)
+def test_what_ctrl_c_stops_says_how_it_goes_on_if_it_does(name, capsys, monkeypatch):
+    def stopped(*_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("poise.cli._run", stopped)
+    going_on = {
+        **dict.fromkeys(
+            ("finetune", "update", "mix"), "; a run that has begun goes on with --config RUN/recipe.yaml --resume"
+        ),
+        **dict.fromkeys(("quickstart", "tune", "profile", "certify"), "; the same command goes on from there"),
+    }
+    assert _said(capsys, name) == (130, f"poise: interrupted{going_on.get(name, '')}")
+    assert (name in EXIT_CODES[130]) == (name in going_on)
+
+
 def test_version_is_the_packages(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("poise 0.")

@@ -19,6 +19,7 @@ class Verb:
         many: whether several such words are allowed for one option.
         long: whether it does long work, which a dry run estimates.
         meant: the option whose run says what a threat is of which the words name a part, such as epsilon alone.
+        going_on: how a person goes on with one that was interrupted; empty where it begins anew.
 
     The command ends with the `exit_code` of what its function returns, where that has one, and else with 0.
     """
@@ -29,27 +30,38 @@ class Verb:
     many: bool = False
     long: bool = False
     meant: str | None = None
+    going_on: str = ""
 
+
+_RESUMED = "a run that has begun goes on with --config RUN/recipe.yaml --resume"
+_REPEATED = "the same command goes on from there"
 
 VERBS = {
-    "quickstart": Verb("the main job from end to end, on handwritten digits", "poise quickstart"),
+    "quickstart": Verb(
+        "the main job from end to end, on handwritten digits",
+        "poise quickstart",
+        going_on=_REPEATED,
+    ),
     "finetune": Verb(
         "make a pretrained classifier robust on your images",
         "poise finetune timm:resnet18 --weights resnet18.safetensors --data folder:photos --threat.epsilon 4/255",
         positional="model",
         long=True,
+        going_on=_RESUMED,
     ),
     "tune": Verb(
         "search for the best options of a fine-tuning",
         "poise tune search.yaml --trials 50 --where 'clean >= 0.8'",
         positional="recipe",
         long=True,
+        going_on=_REPEATED,
     ),
     "update": Verb(
         "replace a model by a better one without losing what the old one did right",
         "poise update --old run:runs/yesterday --new run:runs/today",
         long=True,
         meant="new",
+        going_on=_RESUMED,
     ),
     "profile": Verb(
         "verdicts on every image over a grid of epsilons",
@@ -57,6 +69,7 @@ VERBS = {
         positional="model",
         long=True,
         meant="model",
+        going_on=_REPEATED,
     ),
     "merge": Verb(
         "profiles of parts of the data, joined into one",
@@ -69,12 +82,14 @@ VERBS = {
         "poise mix --standard run:runs/standard --robust run:runs/finetune --lose 1",
         long=True,
         meant="robust",
+        going_on=_RESUMED,
     ),
     "certify": Verb(
         "a proven radius for every image: smoothing, or bounds of the network itself",
         "poise certify run:runs/finetune --sigma 0.25",
         positional="model",
         long=True,
+        going_on=_REPEATED,
     ),
     "report": Verb(
         "runs beside each other: a table and a page", "poise report runs/a runs/b", positional="runs", many=True

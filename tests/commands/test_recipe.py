@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -189,6 +191,40 @@ def test_what_no_recipe_could_read_again_is_not_written_into_one(tmp_path):
     with pytest.raises(Misuse, match=told):
         poise.finetune("small", "digits", objective=Opposed(), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Various(Adversarial):
+    """An objective whose other options are whatever a test asks for."""
+
+    several: tuple[Attack, ...] = ()
+    by_name: Mapping[str, Attack] = field(default_factory=dict)
+    told: Mapping[str, str] = field(default_factory=dict)
+    judge: Attack | None = None
+    distance: Any = 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"several": (PGD(), FGSM())}, r"several of .*Various holds \[\{'kind': 'pgd'"),
+        ({"by_name": {"first": PGD()}}, r"by_name of .*Various holds \{'first': \{'kind': 'pgd'"),
+        ({"judge": poise.Hinge()}, "judge of .*Various holds hinge"),
+        ({"judge": {"kind": "harsh"}}, "judge of .*Various holds {'kind': 'harsh'}"),
+        ({"distance": "l2"}, "distance of .*Various holds l2"),
+    ],
+)
+def test_a_name_that_tells_a_recipe_something_else_is_refused(options, told):
+    with pytest.raises(Misuse, match=rf"{told}.*, which no recipe could read again; recipes know such options by"):
+        recipe_text("finetune", {"objective": Various(**options)})
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"told": {"kind": "harsh"}}, {"judge": FGSM()}, {"distance": 0.5}, {"by_name": {"attack": FGSM()}}]
+)
+def test_what_a_recipe_keeps_it_reads_again(options):
+    text = recipe_text("finetune", {"model": "small", "objective": Various(**options)})
+    assert options_of("finetune", yaml.safe_load(text))["objective"] == Various(**options)
 
 
 @pytest.mark.parametrize("text", ["- a\n- b", "just words", "a: [", "\x00"])

@@ -22,7 +22,7 @@ import numpy as np
 import yaml
 
 from poise.core.files import write_text
-from poise.core.misuse import Misuse, first_line, suggestion
+from poise.core.misuse import Misuse, first_line, shortened, suggestion
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Epsilon
 
@@ -46,8 +46,7 @@ def members(family: str) -> dict[str, str]:
     Args:
         family: a key of `FAMILIES`.
     """
-    module, _, name = FAMILIES[family].rpartition(".")
-    found, waiting = {}, list(getattr(import_module(module), name).__subclasses__())
+    found, waiting = {}, list(_base(family).__subclasses__())
     while waiting:
         member = waiting.pop()
         waiting += member.__subclasses__()
@@ -143,9 +142,10 @@ def plain(value: Any) -> Any:
         return {key: plain(inner) for key, inner in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
         _refuse_forgetful(type(value))
-        options = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-        _refuse_unreadable(type(value), options)
-        return _named(type(value)) | options
+        options = {field.name: getattr(value, field.name) for field in fields(value)}
+        for name, option in options.items():
+            _refuse_unreadable(type(value), name, option)
+        return _named(type(value)) | {name: plain(option) for name, option in options.items()}
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -158,24 +158,47 @@ def _refuse_forgetful(kind: type) -> None:
         )
 
 
-def _refuse_unreadable(kind: type, options: Mapping[str, Any]) -> None:
-    """Refuse a member of a family under a name by which no recipe would know it again."""
-    for name, option in options.items():
-        if isinstance(option, dict) and "kind" in option and name not in FAMILIES:
-            raise Misuse(
-                f"{name} of {kind.__module__}.{kind.__qualname__} holds {option['kind']}, which no recipe could read "
-                f"again; recipes know such options by their names: {', '.join(FAMILIES)}"
-            )
+def _refuse_unreadable(kind: type, name: str, option: Any) -> None:
+    """Refuse an option that no recipe would know again: its name alone tells whether it holds a member of a family."""
+    if not _is_known_by(name, option):
+        raise Misuse(
+            f"{name} of {kind.__module__}.{kind.__qualname__} holds {_called(option)}, which no recipe could read "
+            f"again; recipes know such options by their names: {', '.join(FAMILIES)}"
+        )
+
+
+def _is_known_by(name: str, option: Any) -> bool:
+    """Whether a recipe that holds an option by this name reads the same again."""
+    if isinstance(option, (list, tuple)):
+        return all(_is_known_by("", each) for each in option)
+    if isinstance(option, Mapping):
+        return name not in FAMILIES and all(_is_known_by(str(key), each) for key, each in option.items())
+    families = _families(type(option))
+    return name in families if families else name not in FAMILIES or not isinstance(option, str)
+
+
+def _called(option: Any) -> str:
+    """What a message calls an option: a member of a family by its name, anything else as it is."""
+    return _named(type(option)).get("kind") or shortened(plain(option))
 
 
 def _named(kind: type) -> dict[str, str]:
     """How a member of a family says what it is; nothing for other classes."""
     path = f"{kind.__module__}.{kind.__qualname__}"
-    for family, base in FAMILIES.items():
-        module, _, name = base.rpartition(".")
-        if issubclass(kind, getattr(import_module(module), name)):
-            return {"kind": _short_name(kind) if path in members(family).values() else path}
+    for family in _families(kind):
+        return {"kind": _short_name(kind) if path in members(family).values() else path}
     return {}
+
+
+def _families(kind: type) -> list[str]:
+    """Names of options that may hold a class."""
+    return [family for family in FAMILIES if issubclass(kind, _base(family))]
+
+
+def _base(family: str) -> Any:
+    """The base class of a family."""
+    module, _, name = FAMILIES[family].rpartition(".")
+    return getattr(import_module(module), name)
 
 
 def recipe_of_verb(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -24,6 +25,7 @@ from poise.objectives import (
     Standard,
     Step,
 )
+from poise.objectives.adversarial import attacked, raised
 from tests.linear import Linear, batch
 
 STREAM = Stream.seeded(0)
@@ -109,7 +111,7 @@ def test_awp_has_the_loss_and_the_gradient_at_the_shifted_weights(inner):
     """A copy of the network is shifted by hand, as the paper says, and the loss differentiated there."""
     attack = PGD(steps=2)
     objective, model = AWP(objective=inner(attack=attack), gamma=0.05), _network()
-    found: dict[Attack, torch.Tensor] = {}
+    found: dict[tuple[Attack, Hashable], torch.Tensor] = {}
     plain = inner(attack=attack)
     start = {name: value.clone() for name, value in model.state_dict().items()}
     first = plain.terms(replace(_step(model, plain), found=found))["loss"]
@@ -194,7 +196,9 @@ def test_attacks_raise_the_plain_loss_whatever_the_smoothing():
     objective = LabelSmoothing(objective=Adversarial(attack=attack))
     step = replace(_step(model, objective), found={})
     objective.terms(step)
-    assert torch.equal(step.found[attack], attack.perturb(model, step.batch, 0.1, "linf", STREAM))
+    assert torch.equal(
+        step.found[attack, raised(cross_entropy)], attack.perturb(model, step.batch, 0.1, "linf", STREAM)
+    )
 
 
 class _OneWay(nn.Module):
@@ -302,6 +306,40 @@ def test_a_guard_compares_images_that_the_step_has_found():
     assert len(calls) == 1 + 1 + 3 + 2  # FGSM, the training pass, the judge's steps, two looks
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Twofold(Adversarial):
+    """Adversarial training that attacks in a second way too, which raises something else than cross-entropy."""
+
+    attack: Attack = FGSM()
+    second: Attack = PGD(steps=3)
+
+    def terms(self, step):
+        downwards = attacked(self.second, step, lambda logits, labels: -cross_entropy(logits, labels))
+        return {**super().terms(step), "second": downwards.mean()}
+
+
+@pytest.mark.parametrize("second", [PGD(steps=3), FGSM()])
+def test_images_found_with_another_loss_are_not_taken_for_an_attacks_own(second):
+    """Images that were moved towards their class, not away from it, neither train nor judge the network."""
+    judged = []
+    for inner in (Adversarial(attack=FGSM()), _Twofold(second=second)):
+        objective = Guarded(objective=inner, judge=PGD(steps=3), every=1)
+        terms = objective.terms(_step(Linear(3, (4,)), objective, epsilon=0.3, count=40))
+        judged.append({name: float(terms[name].detach()) for name in ("own_attack", "judged", "loss")})
+    assert judged[1] == judged[0]
+    assert judged[0]["judged"] < 0.3
+
+
+def test_a_guard_of_trades_looks_at_the_images_that_trades_has_found():
+    model, calls = Linear(3, (4,)), []
+    objective = Guarded(objective=TRADES(attack=FGSM()), judge=PGD(steps=3), every=1)
+    model.register_forward_hook(lambda *_: calls.append(1))
+    objective.terms(_step(model, objective))
+    assert (
+        len(calls) == 1 + 1 + 2 + 3 + 2
+    )  # the clean prediction, FGSM, clean and attacked, the judge's steps, two looks
+
+
 def test_a_guard_switches_within_other_wrappers():
     objective = Guarded(objective=LabelSmoothing(objective=TRADES(attack=FGSM())), judge=PGD(steps=2), switch=True)
     model = _network()
@@ -309,7 +347,7 @@ def test_a_guard_switches_within_other_wrappers():
     state = dict(step.state) | {"collapsed": torch.ones((), dtype=torch.float64)}
     step = replace(step, state=state, found={})
     objective.terms(step)
-    assert set(step.found) == {PGD(steps=2)}
+    assert [attack for attack, _ in step.found] == [PGD(steps=2)]
 
 
 def test_a_guard_judges_the_network_as_it_is_wherever_weights_are_shifted():

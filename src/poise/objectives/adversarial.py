@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
+from inspect import unwrap
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -39,10 +41,15 @@ def attacked(attack: Attack, step: Step, loss: Loss = cross_entropy) -> Float[Te
     Args:
         attack: how.
         step: images, network and budget.
-        loss: what the attack raises.
+        loss: what the attack raises; images that were found with another are not taken for its own.
     """
-    known = step.found if step.found is not None else {}
-    if attack not in known:
+    known, key = step.found if step.found is not None else {}, (attack, raised(loss))
+    if key not in known:
         now, target = attack.at(step.share), step.target(attack)
-        known[attack] = now.perturb(target, step.batch, step.epsilon, step.norm, step.stream, loss)
-    return known[attack]
+        known[key] = now.perturb(target, step.batch, step.epsilon, step.norm, step.stream, loss)
+    return known[key]
+
+
+def raised(loss: Loss) -> Hashable:
+    """What stands for a loss among `Step.found`: its code, as a loss may be made anew whenever it is asked for."""
+    return getattr(unwrap(loss), "__code__", loss)

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from poise.attacks import FGSM, PGD, Attack, attackable, idle
-from poise.core.losses import misclassified
+from poise.core.losses import cross_entropy, misclassified
 from poise.core.misuse import Misuse
-from poise.objectives.adversarial import Adversarial, attacked
+from poise.objectives.adversarial import Adversarial, attacked, raised
 from poise.objectives.objective import Objective, State, Step, Terms
 from poise.objectives.wrapper import Wrapper, innermost, inside, with_innermost
 
@@ -124,8 +124,15 @@ class Guarded(Wrapper):
     def _accuracies(self, step: Step) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Accuracy on the images of the objective's attack, which the step has found, and on the judge's."""
         network = step.network
-        own: Attack = innermost(self.objective).attack  # type: ignore[attr-defined]
-        images = [attacked(attack, replace(step, share=1.0)) for attack in (own, self.judge)]
+        images = [self._found(step), attacked(self.judge, replace(step, share=1.0))]
         with torch.no_grad(), attackable(network, training=False):
             wrong = [misclassified(network(each), step.batch.labels).float().mean() for each in images]
         return 1 - wrong[0], 1 - wrong[1]
+
+    def _found(self, step: Step) -> Tensor:
+        """Images of the objective's attack, which may have raised another loss than the judge's does."""
+        own: Attack = innermost(self.objective).attack  # type: ignore[attr-defined]
+        found = {loss: images for (attack, loss), images in (step.found or {}).items() if attack == own}
+        if found and raised(cross_entropy) not in found:
+            return next(iter(found.values()))
+        return attacked(own, replace(step, share=1.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -37,7 +37,8 @@ class Step:
         state: what the objective remembers.
         share: the budget as a share of the target; 1 where examples have budgets of their own.
         smoothing: of the labels, in the loss that trains the weights; attacks raise the plain loss.
-        found: where given, images that attacks found in this step, for objectives that look at them more than once.
+        found: where given, images that attacks found in this step, for objectives that look at them more than once, by
+            attack and what it raised.
         shadow: where given, makes what attacks follow in place of the network in eval mode, as it is faster.
         unshifted: the network with the weights that it has, where `model` computes with others.
         whole: examples of the step's whole batch, over all processes and pieces; those at hand where it is not given.
@@ -52,7 +53,7 @@ class Step:
     state: State = field(default_factory=dict)
     share: float = 1.0
     smoothing: float = 0.0
-    found: dict[Attack, Tensor] | None = None
+    found: dict[tuple[Attack, Hashable], Tensor] | None = None
     shadow: Callable[[], nn.Module] | None = None
     unshifted: nn.Module | None = None
     whole: int | None = None

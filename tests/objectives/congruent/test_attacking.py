@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from poise.attacks import FGSM, PGD
-from poise.core.losses import margin, misclassified
+from poise.core.losses import cross_entropy, margin, misclassified
 from poise.core.misuse import Misuse
 from poise.core.modes import frozen
 from poise.core.streams import Stream
 from poise.objectives import PCAT, RCAT, Constrained, Guarded, Step
+from poise.objectives.adversarial import raised
 from tests.linear import Linear, batch
 
 STREAM = Stream.seeded(0)
@@ -66,7 +67,7 @@ def test_the_same_images_reach_every_network(kind):
     with frozen(networks["old"]), frozen(networks["new"]):
         objective.terms(Step(**{**vars(step), "state": state}))
     for role in ("model", *objective.roles):
-        assert torch.equal(shown[role][-1], step.found[ATTACK])
+        assert torch.equal(shown[role][-1], step.found[ATTACK, raised(cross_entropy)])
 
 
 def test_the_rest_costs_one_gradient_each():
@@ -109,7 +110,7 @@ def test_a_guard_compares_the_images_that_are_trained_on():
     networks, step = _step(RCAT(), found={})
     with frozen(networks["old"]), frozen(networks["new"]):
         terms = objective.terms(Step(**{**vars(step), "state": objective.begin(step.model)}))
-    own = ~misclassified(step.model(step.found[ATTACK]), step.batch.labels)
+    own = ~misclassified(step.model(step.found[ATTACK, raised(cross_entropy)]), step.batch.labels)
     assert float(terms["own_attack"]) == pytest.approx(float(own.float().mean()))
 
 

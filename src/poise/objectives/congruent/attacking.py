@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from poise.attacks import FGSM, PGD, Attack, attackable, idle
-from poise.core.losses import margin, misclassified
+from poise.core.losses import cross_entropy, margin, misclassified
 from poise.core.misuse import Misuse
-from poise.objectives.adversarial import attacked
+from poise.objectives.adversarial import attacked, raised
 from poise.objectives.congruent.views import Congruent
 from poise.objectives.objective import Step
 
@@ -43,9 +43,9 @@ class Attacking(Congruent):
 
     def attacked(self, step: Step) -> Float[Tensor, "n *shape"]:
         """The step's images, attacked, or found before."""
-        known = {} if step.found is None else step.found
-        if self.focus < 1 and self.attack not in known and not idle(step.batch, step.epsilon):
-            known[self.attack] = self._focused(step)
+        known, key = {} if step.found is None else step.found, (self.attack, raised(cross_entropy))
+        if self.focus < 1 and key not in known and not idle(step.batch, step.epsilon):
+            known[key] = self._focused(step)
         return attacked(self.attack, replace(step, found=known))
 
     def _focused(self, step: Step) -> Tensor:

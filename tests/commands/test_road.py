@@ -18,6 +18,7 @@ from torch import nn
 
 import poise
 from poise.cli import main
+from poise.commands.opening import Source
 from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.evaluation import read_profile
@@ -25,6 +26,7 @@ from poise.evaluation.frontier import read_frontier
 from poise.evaluation.gate import read_gate
 from poise.models import load_model, open_model
 from poise.training import trainer
+from tests.data.pictures_on_disk import saved
 
 SHORT = poise.Training(epochs=2, batch_size=64)
 QUICK = ["quickstart", "--epochs", "2", "--suite", "fast", "--limit", "80"]
@@ -219,6 +221,14 @@ def test_an_unreadable_image_is_named_and_can_be_left_out(tmp_path, capsys):
     assert "left out, unreadable: " in capsys.readouterr().err
 
 
+def test_splits_of_a_source_that_nothing_is_done_with_are_named(tmp_path, capsys):
+    address = f"hf:{saved(tmp_path / 'set', train=40, test=8, evaluation=8, extra=9)}"
+    assert len(Source(data=address).open().test) == 8
+    assert (
+        capsys.readouterr().err.strip().endswith("left out, neither train nor validation nor test: evaluation, extra")
+    )
+
+
 def test_images_of_different_sizes_need_a_size(tmp_path, capsys):
     _pictures(tmp_path / "photos", 30)
     Image.new("RGB", (20, 18)).save(tmp_path / "photos" / "sky" / "big.png")
@@ -249,6 +259,7 @@ from pathlib import Path
 
 import poise
 from poise.training import trainer
+from tests.data.pictures_on_disk import saved
 
 step = trainer._Loop._step
 

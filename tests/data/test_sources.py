@@ -14,7 +14,7 @@ from poise.core.misuse import Misuse
 from poise.data import InMemory, Lazy, open_data
 from poise.data.splits import Parts, divided
 
-from .pictures_on_disk import CLASSES, flat, png, write_folder, write_idx, write_parquet
+from .pictures_on_disk import CLASSES, flat, png, saved, write_folder, write_idx, write_parquet
 
 
 def parts(splits):
@@ -277,6 +277,14 @@ def test_a_parquet_file_beside_the_splits_is_not_left_out_in_silence(tmp_path):
         open_data(f"parquet:{tmp_path}")
 
 
+@pytest.mark.parametrize("beside", ["dev.parquet", "0000.parquet"])
+def test_parquet_files_of_splits_without_one_to_train_on_are_not_one_set(tmp_path, beside):
+    for name in (beside, "test-0.parquet"):
+        write_parquet(tmp_path / name, 20)
+    with pytest.raises(Misuse, match=r"there is (dev|test-0)\.parquet and no train\*\.parquet to learn from"):
+        open_data(f"parquet:{tmp_path}")
+
+
 def test_shards_follow_each_other_and_validation_may_be_brought(tmp_path):
     write_parquet(tmp_path / "train-00000-of-00002.parquet", 20)
     write_parquet(tmp_path / "train-00001-of-00002.parquet", 10)
@@ -317,22 +325,6 @@ def test_limit_keeps_that_many_of_each_split_and_reads_only_those(tmp_path):
 # Hugging Face
 
 
-def saved(path, count=30, **splits):
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(CLASSES))})
-    tables = {
-        name: datasets.Dataset.from_dict(
-            {
-                "image": [{"bytes": png(flat((row, row % 2, 7))), "path": None} for row in range(size)],
-                "label": [row % 2 for row in range(size)],
-            },
-            features=features,
-        )
-        for name, size in (splits or {"train": count}).items()
-    }
-    datasets.DatasetDict(tables).save_to_disk(str(path))
-    return path
-
-
 def test_a_saved_hugging_face_data_set(tmp_path):
     splits = open_data(f"hf:{saved(tmp_path / 'set', train=20, validation=6, test=8)}")
     found = everything(splits)
@@ -345,6 +337,7 @@ def test_a_saved_hugging_face_data_set(tmp_path):
 def test_splits_of_a_hugging_face_data_set_may_be_called_otherwise(tmp_path):
     splits = open_data(f"hf:{saved(tmp_path / 'set', training=20, dev=6, testing=8, extra=9)}")
     assert [len(part) for part in parts(splits).values()] == [20, 6, 8]
+    assert splits.unused == ("extra",)
     with pytest.raises(Misuse, match="has two splits for validation: train, dev, val; keep one of them"):
         open_data(f"hf:{saved(tmp_path / 'two', train=20, dev=6, val=8)}")
 

@@ -60,7 +60,7 @@ class Source:
         )
 
     def open(self) -> Splits:
-        """The three sets; a person is told which images were left out.
+        """The three sets; a person is told which images and which further splits were left out.
 
         Raises:
             Misuse: for what `poise.data.open_data` refuses.
@@ -70,6 +70,8 @@ class Source:
         )
         for name in splits.skipped:
             say(f"left out, unreadable: {name}")
+        if splits.unused:
+            say(f"left out, neither train nor validation nor test: {', '.join(splits.unused)}")
         return splits
 
 

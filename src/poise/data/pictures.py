@@ -54,8 +54,16 @@ def pictures(store: Store, ids: tuple[str, ...], labels: Int[Tensor, " n"]) -> P
     return Pictures(store, torch.arange(len(ids)), ids, labels)
 
 
-def finished(parts: Parts[Pictures], classes: tuple[str, ...], request: Request) -> Splits:
+def finished(
+    parts: Parts[Pictures], classes: tuple[str, ...], request: Request, unused: tuple[str, ...] = ()
+) -> Splits:
     """The sets of a run, from what a source found.
+
+    Args:
+        parts: what it brought.
+        classes: their names.
+        request: how the images are wanted.
+        unused: names of its further splits.
 
     Raises:
         Misuse: for labels that do not fit, sizes that differ, and images that cannot be read.
@@ -67,7 +75,7 @@ def finished(parts: Parts[Pictures], classes: tuple[str, ...], request: Request)
         chosen = Parts(**{name: _readable(part, skipped) for name, part in chosen.named().items()})
     shape = _agreed_shape(chosen, request)
     sets = {name: _lazy(part, classes, shape, request) for name, part in chosen.named().items()}
-    return Splits(**sets, skipped=tuple(skipped))
+    return Splits(**sets, skipped=tuple(skipped), unused=unused)
 
 
 def _check_classes(parts: Parts[Pictures], classes: tuple[str, ...], address: str) -> None:

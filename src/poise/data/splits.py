@@ -37,6 +37,7 @@ class Splits:
         validation: what choices during training are made on.
         test: what the verdict is spoken on.
         skipped: names of the images that were left out because they cannot be decoded.
+        unused: names of further splits of the source, which stand for none of the three.
 
     Raises:
         Misuse: when a split is empty, or the three differ in classes or shape, or share an id.
@@ -46,6 +47,7 @@ class Splits:
     validation: ImageSet
     test: ImageSet
     skipped: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         seen: set[str] = set()

@@ -24,9 +24,9 @@ def open_source(request: Request) -> Splits:
     """The images of a data set with an image and a class label column; ``hf:NAME?config=CONFIG`` picks a configuration.
 
     Ids are the split and the image's path where all paths of the split are relative and distinct, else the split and
-    the row number.
+    the row number. Further splits, as `unsupervised` or `extra`, are named in `Splits.unused`.
     """
-    tables = _tables(request)
+    tables, unused = _tables(request)
     features = tables["train"].features
     images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
     named = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
@@ -38,11 +38,11 @@ def open_source(request: Request) -> Splits:
     present = {value for part in labels.values() for value in part}
     classes = class_names(getattr(features[label], "names", None), present, request.address)
     parts = {split: pictures(stores[split], ids[split], torch.tensor(labels[split])) for split in stores}
-    return finished(Parts(**parts), classes, request)
+    return finished(Parts(**parts), classes, request, unused)
 
 
-def _tables(request: Request) -> dict[str, Any]:
-    """The table of each split that poise knows; a single table is taken as train."""
+def _tables(request: Request) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The table of each split that poise knows, and the names of others; a single table is taken as train."""
     name, options = request.options("config")
     local = Path(name).expanduser()
     try:
@@ -57,7 +57,7 @@ def _tables(request: Request) -> dict[str, Any]:
             "parquet:FOLDER"
         ) from None
     if isinstance(found, datasets.Dataset):
-        return {"train": found}
+        return {"train": found}, ()
     tables: dict[str, Any] = {}
     for called, table in found.items():
         split = split_called(called)
@@ -67,7 +67,7 @@ def _tables(request: Request) -> dict[str, Any]:
             tables[split] = table
     if "train" not in tables:
         raise Misuse(f"{request.address} has the splits {', '.join(found)}; one of them must be called train")
-    return tables
+    return tables, tuple(called for called in found if split_called(called) is None)
 
 
 def _config(options: dict[str, str]) -> dict[str, str]:

@@ -27,7 +27,7 @@ _BATCH_ROWS = 1024
 
 
 def open_source(request: Request) -> Splits:
-    """The images of a folder's ``train*``, ``val*`` and ``test*`` files, or of all where none is for training.
+    """The images of a folder's ``train*``, ``val*`` and ``test*`` files, or of all where none is called so.
 
     Splits may be called otherwise, as `SPLIT_NAMES` says.
 
@@ -61,8 +61,11 @@ def _files(request: Request) -> dict[str, list[Path]]:
     found: dict[str | None, list[Path]] = defaultdict(list)
     for path in every:
         found[_split_of(path.name)].append(path)
-    if "train" not in found:
+    if set(found) == {None}:
         return {"train": every}
+    if "train" not in found:
+        named = next(path for path in every if _split_of(path.name))
+        raise Misuse(f"{request.address}: there is {named.name} and no train*.parquet to learn from")
     if strange := found.pop(None, []):
         raise Misuse(
             f"{request.address}: {strange[0].name} belongs to no split, beside {found['train'][0].name}; begin its "

@@ -75,6 +75,19 @@ def test_a_training_takes_the_passes_that_were_counted(objective, each, passed, 
         assert work.most.forward == each * LIMIT
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_schedule_that_draws_takes_the_passes_that_were_counted(seed, passed, tmp_path):
+    """Each of its draws asks for another number of attack steps."""
+    objective = poise.Adversarial(attack=poise.PGD(steps=8, steps_follow=True))
+    options = {**TINY, "objective": objective, "schedule": poise.Random(every="step"), "validate_on": 0, "seed": seed}
+    (work,) = poise.rehearse("finetune", model="small", trackers=(), **options).works
+    passed.update(forward=0, backward=0)
+    open_model("small", classes=("a", "b"), shape=(1, 8, 8))
+    passed.update(forward=-passed["forward"])
+    poise.finetune("small", trackers=(), out=tmp_path / "run", **options)
+    assert (work.most.forward, work.most.backward + work.most.update) == (passed["forward"], passed["backward"])
+
+
 def test_an_update_counts_every_trial_and_both_models_beside_it(passed, tmp_path):
     options = {**TINY, "trackers": (), "validate_on": 0}
     pair = [

@@ -9,6 +9,7 @@ import torch
 
 from poise.core.batch import Batch
 from poise.core.misuse import Misuse
+from poise.core.streams import Stream
 from poise.core.threat import Threat
 from poise.data import ImageSet, batches_per_epoch, check_augmentation
 from poise.models import Classifier
@@ -55,6 +56,11 @@ class Task:
     seed: int = 0
     references: Mapping[str, Classifier] = field(default_factory=dict)
     transfer: Transfer = field(default_factory=Whole)
+
+    @property
+    def stream(self) -> Stream:
+        """What order, augmentation, attacks and schedule draw from."""
+        return Stream.seeded(self.seed).fold("training")
 
     def few(self) -> Batch:
         """The first two examples, on the device of the network: what is tried before the training is tried on them."""

@@ -48,7 +48,7 @@ class Timetable:
             threat=task.threat,
             options=task.options,
             images=len(task.images),
-            stream=Stream.seeded(task.seed).fold("training").fold("schedule"),
+            stream=task.stream.fold("schedule"),
         )
 
     @property

@@ -114,7 +114,6 @@ class _Loop:
     ) -> None:
         self.task, self.folder, self.accelerator, self.names, self.tell = task, folder, accelerator, names, tell
         options, self.device = task.options, accelerator.device
-        self.stream = Stream.seeded(task.seed).fold("training")
         self.images = _placed(task.images, self.device)
         self.timetable = Timetable.of(task)
         self.showcase = Showcase(network=task.classifier, given=given, device=self.device)
@@ -203,7 +202,7 @@ class _Loop:
 
     def _step(self, batch: Batch, epoch: int, number: int) -> Mapping[str, torch.Tensor]:
         """One update of the weights."""
-        options, place = self.task.options, self.stream.fold("step", epoch, number)
+        options, place = self.task.options, self.task.stream.fold("step", epoch, number)
         set_rates(self.optimizer, self.timetable.rate_share(epoch, number))
         self.task.classifier.train()
         for module in self.resting:
@@ -300,7 +299,7 @@ class _Loop:
             self.images,
             batch_size=self.task.options.batch_size,
             device=self.device,
-            stream=self.stream,
+            stream=self.task.stream,
             augmentation=self.task.augmentation,
             epoch=position.epoch,
             rank=self.processes.rank,

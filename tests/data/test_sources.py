@@ -361,7 +361,7 @@ def test_a_failing_hub_says_what_was_looked_for_and_what_would_work(monkeypatch)
         open_data("hf:someone/pets")
     assert str(caught.value) == (
         "hf:someone/pets: someone/pets is no folder written by save_to_disk, and someone/pets could not be loaded from "
-        "the Hugging Face hub (no route to the hub); check the name and the network, or give such a folder, or say "
+        "the Hugging Face hub (no route to the hub); check the name and the connection, or give such a folder, or say "
         "parquet:FOLDER"
     )
 

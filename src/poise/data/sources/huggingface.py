@@ -53,7 +53,7 @@ def _tables(request: Request) -> tuple[dict[str, Any], tuple[str, ...]]:
         raise Misuse(
             f"{request.address}: {local} is no folder written by save_to_disk, and {name} could not be "
             "loaded from the Hugging Face hub "
-            f"({' '.join(str(error).split())[:200]}); check the name and the network, or give such a folder, or say "
+            f"({' '.join(str(error).split())[:200]}); check the name and the connection, or give such a folder, or say "
             "parquet:FOLDER"
         ) from None
     if isinstance(found, datasets.Dataset):

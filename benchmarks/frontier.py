@@ -33,9 +33,14 @@ from poise.attacks import PGD
 from poise.commands.finetune import finetune
 from poise.commands.found_again import run_in
 from poise.commands.mix import mix
-from poise.commands.mixing.mixtures import Method
+from poise.commands.mixing.mixtures import KEEPS, Method
+from poise.commands.mixing.sweep import held_out
+from poise.core.misuse import Misuse
 from poise.core.threat import Threat
+from poise.data import open_data, sample
 from poise.evaluation import Profile, Suite, accuracy_curve
+from poise.models import open_model
+from poise.models.mixing.calibration import calibrated_scale, calibrated_sharpening
 from poise.objectives import Adversarial, Mixing, Standard
 from poise.schedules import Fixed
 from poise.training import Training
@@ -183,6 +188,21 @@ class Frontier(Bench[Scale]):
         out, scale = self.folder / f"{name}.parquet", self.scale
         return profiled(address, self.data, out=out, threat=THREAT, points=[], suite=scale.suite, limit=scale.judged)
 
+    def levers(self, robust: str) -> list[dict[str, Any]]:
+        """What the robust branch's margins on validation images allow a constant alpha, by the robustness it keeps.
+
+        "scaled" and "sharpened" are shares of its clean mistakes whose margin the standard branch can overturn: more
+        than these no constant mixture mends. Empty where the images tell nothing.
+        """
+        images = sample(open_data(self.data).validation, self.scale.validate_on)
+        try:
+            known = held_out(open_model(robust).eval(), images, THREAT, seed=0)
+            found = [(keep, calibrated_scale(known, keep), calibrated_sharpening(known, keep)) for keep in KEEPS]
+        except Misuse as error:
+            print(f"no margins to look at: {error}")
+            return []
+        return [{"keep": keep, "scaled": one.fixable, "sharpened": other.fixable} for keep, one, other in found]
+
     def validated(self, address: str) -> Mapping[str, float]:
         """What a branch is good at, on validation images, by the attacks with which mixtures are chosen."""
         found = profiled(
@@ -213,7 +233,7 @@ def main() -> int:
         addresses = given | dict(zip(MIXTURES, mixtures, strict=True))
         found = dict(zip(addresses, each(bench.judged, addresses, addresses.values()), strict=True))
     tried = {name: json.loads((bench.folder / name / "frontier.json").read_text()) for name in MIXTURES}
-    return _conclude(found, tried, bench, rates)
+    return _conclude(found, tried, bench, {"rates": rates, "levers": bench.levers(given["robust"])})
 
 
 def _branches(
@@ -230,9 +250,7 @@ def _branches(
     return {name: found[1] for name, found in best.items()}, {name: found[2] for name, found in best.items()}
 
 
-def _conclude(
-    found: Mapping[str, Profile], tried: Mapping[str, Any], bench: Frontier, rates: Mapping[str, float]
-) -> int:
+def _conclude(found: Mapping[str, Profile], tried: Mapping[str, Any], bench: Frontier, about: Mapping[str, Any]) -> int:
     models: dict[str, Any] = {}
     claims = []
     for name, profile in found.items():
@@ -248,7 +266,7 @@ def _conclude(
         claims.append(
             Claim(f"{name}: share of robust accuracy given up", lost.value, LOST, most=True, interval=lost[1:])
         )
-    figures = {"scale": asdict(bench.scale), "data": bench.data, "rates": dict(rates), "models": models}
+    figures = {"scale": asdict(bench.scale), "data": bench.data, **about, "models": models}
     return conclude("frontier", claims, figures, bench.name)
 
 

@@ -143,6 +143,12 @@ def tried_table(models: Mapping[str, Row], name: str) -> str:
     return table((f"{name}, validation images", "clean", "robust"), body)
 
 
+def levers_table(levers: Sequence[Row]) -> str:
+    """What the robust branch's margins allow a constant alpha."""
+    body = [tuple(f"{100 * lever[figure]:.1f}" for figure in ("keep", "scaled", "sharpened")) for lever in levers]
+    return table(("right under attack, and to be kept", "mistakes within reach, scaled", "sharpened"), body)
+
+
 def _chosen(row: Row) -> str:
     at = row.get("tried", {}).get("chosen")
     return "" if at is None else str(row["tried"]["points"][at]["name"])
@@ -289,7 +295,15 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     each.__name__: each
     for each in (
         *(transfer_table, strict_table, updates_table, flips_table, updates_cut, strict_flips_table, frontier_table),
-        *(tried_table, composed_table, certified_table, proven_and_withstood, attacked_certificates, parity_table),
+        *(
+            tried_table,
+            levers_table,
+            composed_table,
+            certified_table,
+            proven_and_withstood,
+            attacked_certificates,
+            parity_table,
+        ),
         *(claims_table, claims_of, cells, pairs),
     )
 }

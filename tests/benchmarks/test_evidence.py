@@ -75,8 +75,9 @@ def _frontier():
     tried = {"points": [point, point | {"name": "robust alone"}], "chosen": 0}
     branch = {"clean": E, "robust": E, "objections": []}
     mixture = branch | {"won back": E, "given up": E, "tried": tried, "objections": ["block single-step: look out"]}
-    scale = {"aim": 0.08, "judged": 400, "suite": "apgd"}
-    return {"models": {"standard": branch, "robust": branch, "constant": mixture}, "scale": scale}
+    scale = {"aim": 0.08, "judged": 400, "suite": "apgd", "validate_on": 500}
+    models = {"standard": branch, "robust": branch, "constant": mixture}
+    return {"models": models, "scale": scale, "levers": [{"keep": 0.985, "scaled": 0.25, "sharpened": 0.375}]}
 
 
 def _guarantees():
@@ -134,6 +135,7 @@ def test_every_question_has_its_table():
         "failed: clean flips at most 2 % |",
         "commit abc of 2000-01-01",
         "(picture of frontier)",
+        "| 98.5 | 25.0 | 37.5 |",
     ):
         assert line in page, line
     assert "Not measured on this machine at this scale" not in page.partition("## Are the verdicts")[0]

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Claim, conclude, workers
+from benchmarks.harness import Claim, conclude, objections, workers
 from benchmarks.intervals import cut, mean, shown
 from benchmarks.updates import PAIRS, SCALES, TARGET, Updates, accuracies, flipped, options_of
 from poise.commands.compare import compare
@@ -77,7 +77,7 @@ class Composed:
         found = {name: self.bench.profile(run, soundness=True) for name, run in runs.items()}
         products: dict[str, Any] = {}
         for name, profile in found.items():
-            products[name] = accuracies(profile) | _blend(runs[name])
+            products[name] = accuracies(profile) | _blend(runs[name]) | {"objections": objections(profile)}
             if name != PRODUCTS[0]:
                 products[name] |= flipped(found[PRODUCTS[0]], profile) | {"gate": self._gate(runs[name])}
         _tell(self.seed, products)

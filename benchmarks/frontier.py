@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from benchmarks.harness import Bench, Claim, bench_parser, conclude, profiled, workers
+from benchmarks.harness import Bench, Claim, bench_parser, conclude, objections, profiled, workers
 from benchmarks.intervals import clean, resampled, robust, shown
 from poise.attacks import PGD
 from poise.commands.finetune import finetune
@@ -255,7 +255,7 @@ def _conclude(found: Mapping[str, Profile], tried: Mapping[str, Any], bench: Fro
     claims = []
     for name, profile in found.items():
         curve = accuracy_curve(profile)
-        models[name] = {"clean": curve.clean, "robust": curve.robust, "objections": _objections(profile)}
+        models[name] = {"clean": curve.clean, "robust": curve.robust, "objections": objections(profile)}
         print(f"{name:<12} clean {shown(curve.clean):>18}  robust {shown(curve.robust):>18}")
         if name in BRANCHES:
             continue
@@ -280,10 +280,6 @@ def _lost(means: Float[np.ndarray, " models"]) -> float:
     """Which part of the robust network's robust accuracy another one lacks; 1 where there is none."""
     sturdy, mixed = means
     return float(1 - mixed / sturdy) if sturdy > 0 else 1.0
-
-
-def _objections(found: Profile) -> list[str]:
-    return [str(finding) for finding in found.findings if finding.status in {"warn", "block"}]
 
 
 def _options() -> argparse.Namespace:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,6 +94,12 @@ def profiled(address: str, data: str | None = None, *, out: Path, **options: Any
     if differing := _differing(found, address, options):
         raise Misuse(f"{out} was made with another {differing}; take another folder, or delete it")
     return found
+
+
+def objections(found: Profile) -> list[str]:
+    """What the soundness checks say against the figures of a profile, without the names of images."""
+    against = [finding for finding in found.findings if finding.status in {"warn", "block"}]
+    return [str(replace(finding, evidence=finding.evidence.partition(": ")[0])) for finding in against]
 
 
 def _differing(found: Profile, address: str, options: Mapping[str, Any]) -> str:

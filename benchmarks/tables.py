@@ -164,17 +164,19 @@ def composed_table(rows: Sequence[Row]) -> str:
             f"{one['alpha']:g}",
             *(shown(one[figure]) if figure in one else "" for figure in ("clean", "robust", *flips)),
             _gate(one["gate"]) if "gate" in one else "",
+            "; ".join(one["objections"]),
         )
         for row in rows
         for name, one in row["products"].items()
     ]
-    return table(("seed", "robust branch", "alpha", "clean", "robust", *flips, "gate"), body)
+    return table(("seed", "robust branch", "alpha", "clean", "robust", *flips, "gate", "objections"), body)
 
 
 def _gate(gate: Row) -> str:
-    """A gate's outcome, with what it fails."""
-    missed = "; ".join(f"{limit}" for limit, outcome in gate["limits"] if outcome != "passed")
-    return f"{gate['outcome']}: {missed}" if missed else str(gate["outcome"])
+    """A gate's outcome, with the limits that did not pass; of an outcome other than the gate's, it is said."""
+    own = gate["outcome"]
+    missed = [f"{limit}{'' if each == own else f' ({each})'}" for limit, each in gate["limits"] if each != "passed"]
+    return f"{own}: {'; '.join(missed)}" if missed else str(own)
 
 
 def certified_table(figures: Row, method: str = "") -> str:

@@ -89,8 +89,10 @@ def _guarantees():
 
 
 def _composed():
-    gate = {"outcome": "failed", "limits": [["clean flips at most 2 %", "failed"], ["x", "passed"]]}
-    products = {"yesterday": {"alpha": 0.9, "clean": E, "robust": E}, "naive": _model() | {"alpha": 0.9, "gate": gate}}
+    limits = [["clean flips at most 2 %", "failed"], ["x", "passed"], ["y", "cannot be judged"]]
+    old = {"alpha": 0.9, "clean": E, "robust": E, "objections": ["warn convergence: look out"]}
+    new = _model() | {"alpha": 0.9, "gate": {"outcome": "failed", "limits": limits}, "objections": []}
+    products = {"yesterday": old, "naive": new}
     return {"rows": [{"seed": 0, "products": products}], "strict": []}
 
 
@@ -132,7 +134,8 @@ def test_every_question_has_its_table():
             "block single-step: look out |"
         ),
         "| 0.9 | 30 of 50 | 50 of 50 |",
-        "failed: clean flips at most 2 % |",
+        "failed: clean flips at most 2 %; y (cannot be judged) |",
+        "warn convergence: look out |",
         "commit abc of 2000-01-01",
         "(picture of frontier)",
         "| 98.5 | 25.0 | 37.5 |",

@@ -44,23 +44,26 @@ def transfer_table(figures: Row, backbone: str, epsilon: str) -> str:
     return table(head, body)
 
 
-def strict_table(rows: Sequence[Row]) -> str:
+def strict_table(rows: Sequence[Row], gains: Mapping[str, Sequence[Row]]) -> str:
     """Robustness by the whole AutoAttack beside that by another suite on the same images, every seed's."""
-    suites = [name for name, value in rows[0].items() if isinstance(value, dict)]
-    columns = [(figure, suite) for figure in ("robust", "expected") for suite in suites]
+    columns = [(figure, suite) for figure in ("robust", "expected") for suite in gains]
+    cell = ("backbone", "epsilon", "contender")
     by: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
-        by[row["backbone"], row["epsilon"], row["contender"]].append(row)
-    body = [
-        (
-            *names,
-            *(spread_of([row[suite][figure][0] for row in mine]) for figure, suite in columns),
-            f"{len(mine)} x {mine[0]['images']}",
+        by[tuple(row[key] for key in cell)].append(row)
+    body = []
+    for names, mine in by.items():
+        gained = [_of(each, **dict(zip(cell, names, strict=True)))[0] for each in gains.values()]
+        body.append(
+            (
+                *names,
+                *(spread_of([row[suite][figure][0] for row in mine]) for figure, suite in columns),
+                *("" if "fixed" in names else _points(each["expected over fixed"]) for each in gained),
+                f"{len(mine)} x {mine[0]['images']}",
+            )
         )
-        for names, mine in by.items()
-    ]
     head = ("network", "epsilon", "schedule", *(f"{figure}, {suite}" for figure, suite in columns))
-    return table((*head, "seeds x images"), body)
+    return table((*head, *(f"over fixed, {suite}" for suite in gains), "seeds x images"), body)
 
 
 def updates_table(rows: Sequence[Row], pair: str | None = None) -> str:

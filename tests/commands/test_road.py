@@ -259,7 +259,6 @@ from pathlib import Path
 
 import poise
 from poise.training import trainer
-from tests.data.pictures_on_disk import saved
 
 step = trainer._Loop._step
 

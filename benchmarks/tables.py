@@ -183,26 +183,34 @@ def _gate(gate: Row) -> str:
 
 
 def certified_table(figures: Row, method: str = "") -> str:
-    """Certified accuracy over radius, means over seeds; of one method where there are several."""
+    """Certified accuracy over radius, means over seeds; of one method where there are several.
+
+    Of local bounds also by how many % radii are larger than by one constant, where both prove something.
+    """
     kind = "bounded" if method else "smoothed"
-    radii = [f"certified at {radius:g}" for radius in figures["radii"][kind]]
+    head = ["alpha", "clean", *(f"certified at {radius:g}" for radius in figures["radii"][kind])]
+    added = method == "local"
     body = []
     for alpha in _names(figures[kind], "alpha"):
-        rows = [row[method] if method else row for row in _of(figures[kind], alpha=alpha)]
-        proven = np.array([[each[0] for each in row["certified"]] for row in rows]).T
-        clean = spread_of([row["clean"][0] for row in rows])
-        body.append((f"{alpha:g}", clean, *(spread_of(list(values)) for values in proven)))
-    return table(("alpha", "clean", *radii), body)
+        rows = _of(figures[kind], alpha=alpha)
+        found = [row[method] if method else row for row in rows]
+        proven = np.array([[each[0] for each in row["certified"]] for row in found]).T
+        line = [f"{alpha:g}", *(spread_of(list(each)) for each in ([row["clean"][0] for row in found], *proven))]
+        gains = [row["added"][0] for row in rows if "added" in row]
+        body.append([*line, spread_of(gains) if gains else ""] if added else line)
+    return table([*head, "radius added"] if added else head, body)
 
 
 def proven_and_withstood(figures: Row) -> str:
-    """What is proven and what attacks leave of the same images, the first seed's."""
+    """What is proven and what attacks leave of the same images, the first seed's, and where the two disagree."""
+    against = ("certified and broken", "certified and wrong as they are")
     body = []
     for row in figures["smoothed"]:
         if "withstood" in row:
             pairs = zip(row["certified of these"], row["withstood"], strict=True)
-            body.append((f"{row['alpha']:g}", *(f"{100 * low[0]:.0f} of {100 * high[0]:.0f}" for low, high in pairs)))
-    return table(("alpha", *(f"at {radius:g}" for radius in figures["radii"]["smoothed"])), body)
+            both = (f"{100 * low[0]:.0f} of {100 * high[0]:.0f}" for low, high in pairs)
+            body.append((f"{row['alpha']:g}", *both, *(str(row[name]) for name in against)))
+    return table(("alpha", *(f"at {radius:g}" for radius in figures["radii"]["smoothed"]), *against), body)
 
 
 def attacked_certificates(rows: Sequence[Row]) -> str:

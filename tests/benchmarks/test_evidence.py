@@ -87,9 +87,12 @@ def _frontier():
 def _guarantees():
     certified = {"clean": E, "certified": [E, E]}
     smoothed = certified | {"alpha": 0.9, "seed": 0, "withstood": [E, E], "certified of these": [[0.3, 0, 1], E]}
+    smoothed |= {"certified and broken": 0, "certified and wrong as they are": 2}
     bounded = {"alpha": 0.9, "seed": 0, "lipschitz": certified, "local": certified}
+    first, second = bounded | {"added": [0.2, 0.1, 0.3]}, bounded | {"seed": 1, "added": [0.3, 0.1, 0.3]}
     radii = {"smoothed": [0, 0.25], "bounded": [0, 0.1]}
-    return {"smoothed": [smoothed], "bounded": [bounded], "radii": radii, "sigma": 0.25, "scale": {"suite": "fast"}}
+    rows = [first, second, bounded | {"alpha": 0.6}]
+    return {"smoothed": [smoothed], "bounded": rows, "radii": radii, "sigma": 0.25, "scale": {"suite": "fast"}}
 
 
 def _composed():
@@ -137,7 +140,9 @@ def test_every_question_has_its_table():
             "| constant | alpha 0.9 | 50.0 [40.0, 60.0] | 50.0 [40.0, 60.0] | 50.0 [40.0, 60.0] | 50.0 [40.0, 60.0] | "
             "block single-step: look out |"
         ),
-        "| 0.9 | 30 of 50 | 50 of 50 |",
+        "| 0.9 | 30 of 50 | 50 of 50 | 0 | 2 |",
+        "| 50.0 (50.0 to 50.0) | 25.0 (20.0 to 30.0) |",
+        "| 0.6 | 50.0 | 50.0 | 50.0 |  |",
         "failed: clean flips at most 2 %; y (cannot be judged) |",
         "warn convergence: look out |",
         "commit abc of 2000-01-01",

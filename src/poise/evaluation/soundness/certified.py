@@ -25,7 +25,7 @@ class CertifiedBroken(ProfileCheck):
     """
 
     name = "certified-broken"
-    meaning = "an attack succeeded within a certified radius, so proof or attack is wrong"
+    meaning = "an attack succeeded within a certified radius: proof or attack is wrong, or a smoothing too coarse"
 
     def inspect(self, given: Profile) -> Finding:
         """See `Check.inspect`."""

@@ -177,17 +177,20 @@ def test_the_same_command_goes_on_without_being_told_where(run, tmp_path, monkey
 )
 def test_what_cannot_be_done_is_one_line_and_leaves_nothing(run, tmp_path, monkeypatch, capsys, words, line):
     monkeypatch.chdir(tmp_path)
-    assert main(["certify", run.address, "--limit", "10", *words.split(), "--out", "new.parquet"]) == 2
+    out = "new" if "--sigma" in words else "new.parquet"
+    assert main(["certify", run.address, "--limit", "10", *words.split(), "--out", out]) == 2
     told = capsys.readouterr().err.strip()
     assert line in told
     assert "Traceback" not in told
     assert not list(tmp_path.iterdir())
 
 
-def test_a_certificate_goes_into_a_profile_and_no_other_file_before_anything_is_opened(run, tmp_path, capsys):
+def test_what_a_certificate_cannot_be_kept_in_is_said_before_anything_is_opened(run, tmp_path, capsys):
     words = ["certify", run.address, "--data", f"folder:{tmp_path / 'absent'}", "--out", str(tmp_path / "new.csv")]
     assert main(words) == 2
     assert "ends in .parquet" in capsys.readouterr().err
+    assert main([*words[:-1], str(tmp_path / "new.parquet"), "--sigma", "0.1"]) == 2
+    assert "--out is the run folder to create" in capsys.readouterr().err
 
 
 def test_what_foreign_code_builds_is_not_smoothed_into_a_run_that_nothing_could_open(run, tmp_path, capsys):

@@ -114,6 +114,8 @@ def certify(
     target = out or profile_path(model)
     if sigma is None and target.suffix != ".parquet":
         raise Misuse(f"a certificate is kept in a profile that ends in .parquet; got {target}")
+    if sigma is not None and out is not None and out.suffix == ".parquet":
+        raise Misuse(f"with --sigma, --out is the run folder to create, which holds the profile; got {out}")
     recipe = recipe_of(model)
     size: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
     sampling = Sampling(samples=samples, selection=selection, confidence=confidence, enough=enough, seed=seed, **size)

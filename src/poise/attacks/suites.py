@@ -1,25 +1,33 @@
-"""Suites: which searches an evaluation runs, in which order, with which targets and restarts."""
+"""Suites: which searches an evaluation runs, in which order, with which targets and restarts.
+
+Beside poise's own, which have short names, stands whatever a function of somebody's module puts together.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from poise.attacks.apgd import APGD
 from poise.attacks.fab import FAB, FABT
 from poise.attacks.pgd_search import PGDSearch
 from poise.attacks.search import Search
 from poise.attacks.square import Square
-from poise.core.misuse import check_choice
+from poise.core.files import digest_words
+from poise.core.foreign import check_call, foreign, is_foreign
+from poise.core.misuse import Misuse, check_choice
 from poise.core.streams import Stream
-from poise.core.threat import NORMS, Norm
+from poise.core.threat import Norm
 
 Suite = Literal["autoattack", "autoattack-plus", "autoattack-rand", "apgd", "pgd", "fast"]
 
 SUITES: tuple[Suite, ...] = get_args(Suite)
 
 MOST_TARGETS = 9
+_LONGEST = 100
+"""Steps of the gradient attacks of AutoAttack, and what a suite without any of these counts as."""
 _RESTARTS = 5
 _PASSES = 20
 
@@ -58,7 +66,32 @@ class Unit:
         return search.queries * (2 if self.through else 1), sloped * search.slopes(classes)
 
 
-def units(suite: Suite, norm: Norm, classes: int, stream: Stream) -> tuple[Unit, ...]:
+def check_suite(suite: str) -> None:
+    """Refuse a suite that there is not.
+
+    Raises:
+        Misuse: for an unknown name, and for an address at which no function stands.
+    """
+    if is_foreign(suite):
+        foreign(suite)
+    else:
+        check_choice("suite", suite, SUITES)
+
+
+def edition(suite: str) -> str:
+    """What tells a suite of somebody's module from the one it was before a change: a digest of the module's text.
+
+    Empty for poise's own, which go by poise's version, and for a module that has no text.
+    """
+    if not is_foreign(suite):
+        return ""
+    try:
+        return digest_words([inspect.getsource(inspect.getmodule(foreign(suite)) or foreign(suite))])
+    except (OSError, TypeError):
+        return ""
+
+
+def units(suite: str, norm: Norm, classes: int, stream: Stream) -> tuple[Unit, ...]:
     """The units of a suite, in the order in which an example meets them.
 
     autoattack: the published standard ensemble (Croce & Hein 2020): APGD on cross-entropy (100 steps), targeted APGD
@@ -72,17 +105,23 @@ def units(suite: Suite, norm: Norm, classes: int, stream: Stream) -> tuple[Unit,
     Differences from the official versions: in plus Square comes last, so that what it alone breaks can be told; in l1
     APGD has its tightening balls in every version, which official plus and rand leave out.
 
+    python:PACKAGE.MODULE:FUNCTION: the searches and units that the function returns, called with norm, classes and
+    stream by these names.
+
     Args:
-        suite: name of the suite.
+        suite: name of the suite, or address of a function.
         norm: norm of the budget.
         classes: number of classes, at least 2; no more targets are used than there are wrong classes.
         stream: randomness of all searches.
 
     Raises:
-        Misuse: for an unknown suite.
+        Misuse: for an unknown suite, and for a function that returns anything else, searches in another norm, none at
+            all, or targets that there are not.
     """
-    check_choice("suite", suite, SUITES)
-    stages: dict[Suite, Callable[[], tuple[Unit, ...]]] = {
+    check_suite(suite)
+    if is_foreign(suite):
+        return _foreign_units(suite, norm, classes, stream)
+    stages: dict[str, Callable[[], tuple[Unit, ...]]] = {
         "autoattack": lambda: (
             *_apgd(norm, classes, stream),
             *_targets(FABT(norm=norm, stream=stream), classes, MOST_TARGETS),
@@ -118,15 +157,45 @@ def adaptive(suite: tuple[Unit, ...], surrogates: Sequence[str]) -> tuple[Unit, 
     return (*suite, *further)
 
 
-def longest(suite: Suite) -> int:
-    """Steps of the longest gradient attack of a suite, in any norm."""
-    searches = [unit.search for norm in NORMS for unit in units(suite, norm, MOST_TARGETS + 1, Stream.seeded(0))]
-    return max(search.steps for search in searches if isinstance(search, APGD | PGDSearch))
+def longest(suite: str, norm: Norm, classes: int) -> int:
+    """Steps of the longest APGD or PGD of a suite; 100 for a suite with neither.
+
+    Args:
+        suite: name of the suite, or address of a function.
+        norm: norm of the budget.
+        classes: number of classes.
+    """
+    searches = [unit.search for unit in units(suite, norm, classes, Stream.seeded(0))]
+    return max((search.steps for search in searches if isinstance(search, APGD | PGDSearch)), default=_LONGEST)
 
 
 def passes(suite: str) -> int:
     """Forward passes that a suite averages over: 20 for models whose output is random, 1 for all others."""
     return _PASSES if suite == "autoattack-rand" else 1
+
+
+def _foreign_units(suite: str, norm: Norm, classes: int, stream: Stream) -> tuple[Unit, ...]:
+    """What somebody's function puts together, where it can be run."""
+    function = foreign(suite)
+    given = {"norm": norm, "classes": classes, "stream": stream}
+    check_call(function, suite, given)
+    found: Any = function(**given)
+    if not isinstance(found, Iterable):
+        raise Misuse(f"{suite} must return searches or units; it returned {type(found).__name__}")
+    members = tuple(Unit(each) if isinstance(each, Search) else each for each in found)
+    if not members:
+        raise Misuse(f"{suite} returned no search")
+    ranks = min(MOST_TARGETS, classes - 1)
+    for each in members:
+        if not isinstance(each, Unit):
+            raise Misuse(f"{suite} must return searches or units; among them was {type(each).__name__}")
+        if each.search.norm != norm:
+            raise Misuse(f"{suite} was asked for {norm}; its {each.search.name} is in {each.search.norm}")
+        if not 0 <= each.rank < ranks:
+            raise Misuse(f"{suite}: ranks of targets are 0 to {ranks - 1} with {classes} classes; got {each.rank}")
+        if each.through:
+            raise Misuse(f"{suite}: poise adds what goes through other outputs by itself; leave {each.through!r} out")
+    return members
 
 
 def _plus(norm: Norm, classes: int, stream: Stream) -> tuple[Unit, ...]:

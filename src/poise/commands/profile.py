@@ -52,7 +52,7 @@ def profile(
     *,
     weights: str | None = None,
     threat: Threat | None = None,
-    suite: Suite = "autoattack",
+    suite: Suite | str = "autoattack",
     mode: Mode = "bisect",
     points: list[float | str] | None = None,
     split: Split = "test",
@@ -83,7 +83,8 @@ def profile(
         weights: a local weights file, or "random"; by default what the address itself carries.
         threat: what the attacker may do; by default the run's.
         suite: the attacks: autoattack (the published ensemble), autoattack-plus (with restarts and untargeted FAB),
-            autoattack-rand (for models whose output is random), apgd (the first two), pgd (40 steps), fast (10).
+            autoattack-rand (for models whose output is random), apgd (the first two), pgd (40 steps), fast (10), or
+            those of your own, python:pkg.module:function.
         mode: how an image's place on the grid is found: bisect, or ascending (every epsilon in turn).
         points: epsilons at which to judge, such as 2/255,4/255, 60 at most; by default 0 to the threat's in steps.
         split: which images to judge on.
@@ -149,6 +150,7 @@ def profile(
     classifier = placed(open_whole(model, images, weights=weights, seed=seed)).eval()
     _refuse_to_lose(earlier, classifier, images, threat, target)
     tell_reach(threat, images.shape)
+    steps = longest(suite, threat.norm, classifier.num_classes)
     findings = _model_findings(classifier, images, examination, allow) if soundness else ()
     rehearsed(
         "profile",
@@ -172,7 +174,7 @@ def profile(
         return result
     result = _certified_as(result, earlier)
     if soundness:
-        again = inspect_profile(result, classifier, images, steps=longest(suite), at_once=batch_size)
+        again = inspect_profile(result, classifier, images, steps=steps, at_once=batch_size)
         result = replace(result, findings=overrule((*findings, *again), allow))
     write_profile(result, target)
     if not keep_adversarials:

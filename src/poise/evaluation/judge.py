@@ -19,7 +19,7 @@ from torch import Tensor
 
 from poise.attacks.pool import Item, Outcome, Pool
 from poise.attacks.search import Search
-from poise.attacks.suites import MOST_TARGETS, SUITES, Suite, Unit, adaptive, passes, units
+from poise.attacks.suites import MOST_TARGETS, Suite, Unit, adaptive, check_suite, edition, passes, units
 from poise.core.batch import Batch, sent
 from poise.core.losses import misclassified
 from poise.core.misuse import Misuse, check_choice
@@ -52,7 +52,7 @@ class Examination:
     Args:
         threat: what the attacker may do; its epsilon is the largest of the grid.
         suite: which attacks: autoattack, autoattack-plus, autoattack-rand for models whose output is random, apgd,
-            pgd, or fast for validation during training.
+            pgd, fast for validation during training, or python:PACKAGE.MODULE:FUNCTION (`poise.attacks.suites.units`).
         points: epsilons at which verdicts are given, in place of the default grid.
         mode: how an example's place on the grid is found: bisect, or ascending (every epsilon in turn).
         seed: decides everything random.
@@ -64,7 +64,7 @@ class Examination:
     """
 
     threat: Threat
-    suite: Suite = "autoattack"
+    suite: Suite | str = "autoattack"
     points: tuple[float, ...] | None = None
     mode: Mode = "bisect"
     seed: int = 0
@@ -74,7 +74,7 @@ class Examination:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        check_choice("suite", self.suite, SUITES)
+        check_suite(self.suite)
         for name, allowed in (("mode", get_args(Mode)), ("proposing", get_args(Precision))):
             check_choice(name, getattr(self, name), allowed)
         if self.batch_size is not None and self.batch_size < 1:
@@ -303,6 +303,7 @@ def _header(
         versions={
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in ("poise", "torch", "timm")},
+            **({"suite": text} if (text := edition(examination.suite)) else {}),
         },
         whole=len(whole),
         surrogates=tuple(classifier.surrogates()) if examination.adaptive else (),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from poise.core.misuse import Misuse, kind_and_line, suggestion
+from poise.core.foreign import check_call, foreign
+from poise.core.misuse import Misuse, kind_and_line
 from poise.models.blueprint import Blueprint
 from poise.models.checkpoints import lay_over
 from poise.models.classifier import Classifier, classifier_around
@@ -26,14 +26,11 @@ def open_python(request: Request) -> Classifier:
     Raises:
         Misuse: for a factory that cannot be found or called so, or returns no module that keeps the contract.
     """
-    factory = _factory(request.name, request.address)
+    factory = foreign(request.address)
     arguments: dict[str, Any] = dict(request.options)
     if request.classes is not None and "num_classes" in inspect.signature(factory).parameters:
         arguments["num_classes"] = len(request.classes)
-    try:
-        inspect.signature(factory).bind(**arguments)
-    except TypeError as error:
-        raise Misuse(f"{request.address} cannot be called with {arguments}: {error}") from None
+    check_call(factory, request.address, arguments)
     return _classifier(factory(**arguments), request)
 
 
@@ -60,23 +57,6 @@ def open_robustbench(request: Request) -> Classifier:
         reason = kind_and_line(error)
         raise Misuse(f"robustbench cannot deliver {request.name} ({reason})") from error
     return _classifier(network, request)
-
-
-def _factory(name: str, address: str) -> Callable[..., object]:
-    module_name, colon, attribute = name.partition(":")
-    if not (module_name and colon and attribute):
-        raise Misuse(f"a Python address reads python:PACKAGE.MODULE:FACTORY; got {address!r}")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise Misuse(f"{address}: no module {error.name!r} on the import path (PYTHONPATH adds folders)") from None
-    factory = getattr(module, attribute, None)
-    if not callable(factory):
-        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise Misuse(f"{module_name} has no callable {attribute!r}; {suggestion(attribute, public)}")
-    return factory  # type: ignore[no-any-return]
 
 
 def _classifier(network: object, request: Request) -> Classifier:

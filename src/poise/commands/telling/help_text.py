@@ -6,6 +6,7 @@ import re
 from argparse import SUPPRESS, Action
 from collections.abc import Iterable, Mapping
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -90,12 +91,13 @@ def type_in_words(kind: Any, *, many: bool = False) -> str:
         return _WORDS[kind] + ("s" if many else "")
     inner = [part for part in get_args(kind) if part is not Ellipsis]
     if get_origin(kind) is Literal:
-        return _either(str(value) for value in inner)
+        return _either(map(str, inner))
     if get_origin(kind) in {list, tuple}:
         return f"list{'s' if many else ''} of {type_in_words(inner[0], many=True)}"
     if get_origin(kind) in {Union, UnionType}:
         kept = [part for part in inner if not (part is str and Path in inner)]
-        return _either(type_in_words(part, many=many) for part in kept)
+        said = [get_args(part) if get_origin(part) is Literal else [type_in_words(part, many=many)] for part in kept]
+        return _either(map(str, chain.from_iterable(said)))
     return str(getattr(kind, "__name__", kind)).lower()
 
 

@@ -125,16 +125,18 @@ def digit_subjects(small: Classifier, folder: Path, sets: Sequence[ImageSet], *,
     every: tuple[Norm, ...] = ("linf", "l2", "l1")
     bounds: tuple[Method, ...] = ("lipschitz", "local")
     many = [each.select(torch.arange(min(len(each), 200 if quick else len(each)))) for each in sets]
-    some, few = (
-        [each.select(torch.arange(min(len(each), n // (5 if quick else 1)))) for each in sets[:1]] for n in (200, 50)
+    share = 5 if quick else 1
+    some, few, others = (
+        [each.select(torch.arange(first // share, last // share)) for each in sets[:1]]
+        for first, last in ((0, 200), (0, 50), (50, 200))
     )
     yield Subject("dense", robust, bounds, every, many)
     yield Subject("accurate dense", accurate, bounds, ("linf", "l2"), many)
     yield Subject("mixture", mixed, bounds, ("linf", "l2"), many)
     yield Subject("mixture of a mixture", MixedClassifier.of(accurate, mixed, 0.9).eval(), bounds, ("l2",), many)
     for name, model in (("convolutional", small), ("1-Lipschitz", steep)):
-        yield Subject(name, model, ("lipschitz",), ("linf", "l2"), some)
-        yield Subject(f"{name}, few", model, ("local",), ("linf", "l2"), few)
+        yield Subject(f"{name}, few", model, bounds, ("linf", "l2"), few)
+        yield Subject(f"{name}, others", model, ("lipschitz",), ("linf", "l2"), others)
     yield Subject("smoothed", noisy, ("smoothing",), ("l2",), some, soft)
     both = MixedClassifier.of(accurate, noisy, 0.8).eval()
     yield Subject(

@@ -231,6 +231,8 @@ def _resident(name: str) -> int:
 def conclude(name: str, claims: Sequence[Claim], figures: dict[str, Any], variant: str = "") -> int:
     """Keep the result, print a line a claim, and return the exit code: `SHORT` where one falls short.
 
+    What was called with --quick is kept by itself, and never in the place of what was measured in full.
+
     Args:
         name: of the benchmark's module.
         claims: figures with their floors.
@@ -253,7 +255,8 @@ def conclude(name: str, claims: Sequence[Claim], figures: dict[str, Any], varian
         "figures": figures,
         "claims": [asdict(claim) | {"holds": claim.holds} for claim in claims],
     }
-    path = RESULTS / f"{name}{variant and '-' + variant}.{machine()}.json"
+    apart = [variant, "quick" if "--quick" in sys.argv and variant != "quick" else ""]
+    path = RESULTS / f"{'-'.join([name, *filter(None, apart)])}.{machine()}.json"
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for claim in claims:
         print(claim)

@@ -59,6 +59,16 @@ def test_a_result_is_kept_and_says_whether_it_falls_short(tmp_path, monkeypatch,
     assert "claim b: 2 [0.5, 3] (at most 1) falls short" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("variant", "kept"), [("", "test-quick"), ("cifar10", "test-cifar10-quick"), ("quick", "test-quick")]
+)
+def test_a_quick_look_takes_no_full_results_place(tmp_path, monkeypatch, variant, kept):
+    monkeypatch.setattr("benchmarks.harness.RESULTS", tmp_path)
+    monkeypatch.setattr("sys.argv", ["test", "--quick"])
+    conclude("test", [], {}, variant)
+    assert [path.name.split(".")[0] for path in tmp_path.iterdir()] == [kept]
+
+
 def test_a_profile_of_another_model_or_with_other_options_is_not_taken_up(tmp_path):
     import poise
     from poise.models import save_model

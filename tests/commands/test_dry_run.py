@@ -158,10 +158,12 @@ def test_a_mixture_counts_branches_and_all_that_is_tried():
     words = {"standard": "small", "robust": "small", "data": "digits", "limit": LIMIT, "validate_on": 10}
     words |= {"threat": poise.Threat(epsilon=0.1)}
     assert poise.rehearse("mix", alpha=0.5, **words).works == ()
-    one, other, tried = poise.rehearse("mix", alphas=[0.5, 0.8, 0.9], **words).works
+    one, other, tried, further = poise.rehearse("mix", alphas=[0.5, 0.8, 0.9], **words).works
     assert one.most == other.most == Passes(forward=10 * 12, backward=10 * 11)
     assert tried.least == Passes(forward=3 * 10)
     assert tried.most == Passes(forward=3 * 10 * (12 + 3 * 22), backward=3 * 10 * 4 * 11)
+    assert (further.label, further.least, further.most) == ("a further alpha, 10 images, 3 times", Passes(), tried.most)
+    assert len(poise.rehearse("mix", alphas=[0.5, 0.8, 0.9], refine=0, **words).works) == 3
     gate, *_ = poise.rehearse("mix", method="network", training=poise.Training(epochs=2), **words).works
     assert gate.label.startswith("training, 2 epochs")
 
@@ -170,7 +172,7 @@ def test_a_mixture_counts_branches_and_all_that_is_tried():
 def test_a_gate_counts_its_calibration_and_the_bounds_on_both_sides(alphas, tried):
     words = {"standard": "small", "robust": "small", "data": "digits", "limit": LIMIT, "validate_on": 10}
     words |= {"threat": poise.Threat(epsilon=0.1), "method": "network", "training": poise.Training(epochs=1)}
-    _, calibration, _, _, mixtures, _ = poise.rehearse("mix", alphas=alphas, calibrate=True, **words).works
+    _, calibration, _, _, mixtures, _, _ = poise.rehearse("mix", alphas=alphas, calibrate=True, **words).works
     assert calibration.label.startswith("calibration")
     assert mixtures.least == Passes(forward=tried * 10)
 

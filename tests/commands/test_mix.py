@@ -153,7 +153,7 @@ def test_the_choice_is_made_among_all_bounds_of_a_gate(tmp_path, best, chosen):
     """Of the lower bounds 0.6 is the best; an upper one below 1 is taken where it gains something."""
 
     class Known(Sweep):
-        def points(self, mixed, blends):
+        def points(self, mixed, blends, beside=()):
             for blend in blends:
                 bounds = blend.alpha_low, blend.alpha_high
                 clean = 50 + 20 * (bounds[0] == 0.6) + 10 * (bounds[1] == best)
@@ -173,11 +173,70 @@ def test_the_choice_is_made_among_all_bounds_of_a_gate(tmp_path, best, chosen):
     sweep = Known(
         images=random_images(branch, 4), threat=poise.Threat(epsilon=0.1), suite="fast", seed=0, folder=tmp_path
     )
-    frontier, blend = _tried(sweep, mixed, [replace(mixed.blend, alpha_low=low) for low in (0.5, 0.6, 0.92)], 1.0)
+    frontier, blend = _tried(sweep, mixed, [replace(mixed.blend, alpha_low=low) for low in (0.5, 0.6, 0.92)], 1.0, 3)
     assert (blend.alpha_low, blend.alpha_high) == chosen
     assert frontier.points[frontier.chosen].name == str(chosen)
     assert [point.alpha_high for point in frontier.points] == [1.0, 1.0, 1.0, 0.99, 0.95, 0.9, 0.0, 1.0]
     assert [each.alpha_high for each in capped(replace(mixed.blend, alpha_low=0.92))] == [0.99, 0.95]
+
+
+class _Falling(Sweep):
+    """Clean accuracy falls with alpha, and robust accuracy is there from 0.72 on."""
+
+    def points(self, mixed, blends, beside=()):
+        for blend in blends:
+            clean, robust = 1000 - round(500 * blend.alpha_low), 400 if blend.alpha_low >= 0.72 else 300
+            yield _point(blend.alpha_low, clean, robust)
+
+    def measured(self, classifier, name):
+        return _point(1.0, 500, 400)
+
+
+def _point(alpha, clean, robust):
+    figures = {"clean": share(clean, 1000), "robust": share(robust, 1000)}
+    return Point(name=f"alpha {alpha:g}", alpha_low=alpha, alpha_high=alpha, **figures)
+
+
+@pytest.mark.parametrize(
+    ("alphas", "refine", "further"),
+    [
+        ((0.6, 0.7, 0.8, 0.9), 3, [0.75, 0.725, 0.7125]),  # as often as was asked for
+        ((0.9, 0.6), 1, [0.75]),
+        ((0.8, 0.9), 3, []),  # nothing below that loses too much
+        ((0.6, 0.8), 0, []),
+    ],
+)
+def test_the_choice_is_refined_between_alphas_that_keep_enough_and_too_little(alphas, refine, further, tmp_path):
+    branch = linear_classifier(3, (1, 3, 3))
+    mixed, threat = MixedClassifier.of(branch, branch, 0.5), poise.Threat(epsilon=0.1)
+    sweep = _Falling(images=random_images(branch, 4), threat=threat, suite="fast", seed=0, folder=tmp_path)
+    other = replace(Blend.constant(0.71), scale_robust=2.0)  # keeps too little, and is another mixture
+    frontier, blend = _tried(sweep, mixed, [*map(Blend.constant, alphas), other], 1.0, refine)
+    tried = [point.alpha_low for point in frontier.points[:-2]]
+    assert tried == pytest.approx([*alphas, 0.71, *further])
+    best = min(alpha for alpha in tried if alpha >= 0.72)
+    assert blend == Blend.constant(best)
+    assert frontier.points[frontier.chosen].alpha_low == best
+
+
+def test_refinement_is_named_like_what_it_stands_beside_and_measured_once(branches, tmp_path, capsys):
+    options = {"alphas": [0.5, 1.0], "lose": 0.0, "calibrate": True, **QUICK}
+    plain = poise.mix(*branches, refine=0, out=tmp_path / "mixed", **options)
+    before = read_frontier(plain.path / "frontier.json")
+    kept = {path: path.stat().st_mtime_ns for path in (plain.path / "sweep").iterdir()}
+    finer = poise.mix(*branches, refine=2, resume=True, out=tmp_path / "mixed", **options)
+    after = read_frontier(finer.path / "frontier.json")
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    new = [point for point in after.points if point not in before.points]
+    assert len(new) == len(after.points) - len(before.points) <= 2
+    assert len({", scale " in point.name for point in after.points[:-2]}) == 1
+    assert after.points[after.chosen].clean.value >= before.points[before.chosen].clean.value
+
+
+def test_a_negative_refinement_is_refused(branches, tmp_path):
+    with pytest.raises(Misuse, match="refine is a number"):
+        poise.mix(*branches, refine=-1, out=tmp_path / "mixed", **QUICK)
+    assert not (tmp_path / "mixed").exists()
 
 
 def test_nonlinear_mixing_needs_no_training_and_is_saved(branches, tmp_path):

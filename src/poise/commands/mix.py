@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from poise.commands.fitting.fit import begun, trained
-from poise.commands.mixing.mixtures import ALPHAS, Method, Mixtures, capped
+from poise.commands.mixing.mixtures import ALPHAS, Method, Mixtures, capped, halfway
 from poise.commands.mixing.sweep import Sweep, alphas_of
 from poise.commands.opening import Source, open_whole, placed, tell_repeats
 from poise.commands.recipe import options_among
@@ -20,7 +20,7 @@ from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
 from poise.data import ImageSet
 from poise.evaluation import Estimate, Suite, profile_of
-from poise.evaluation.frontier import Frontier, Point, choose, write_frontier
+from poise.evaluation.frontier import Frontier, Point, choose, keeps_enough, write_frontier
 from poise.models import Classifier, save_model
 from poise.models.mixing import Blend, MixedClassifier, shown_alpha
 from poise.models.mixing.sharpening import refuse_few_classes
@@ -37,6 +37,7 @@ def mix(
     method: Method = "constant",
     alpha: float | None = None,
     alphas: list[float] | None = None,
+    refine: int = 3,
     lose: float = 1.0,
     calibrate: bool = False,
     scale_standard: float = 1.0,
@@ -70,6 +71,8 @@ def mix(
         alpha: the robust branch's weight, or the gate's lower bound; nothing is then tried or chosen.
         alphas: the weights, or lower bounds, to try, in place of the default ones. A gate's lower bound, once chosen,
             is tried with upper bounds of 0.99, 0.95 and 0.9 too, where they lie above it.
+        refine: how often to halve, after these, the way from the smallest alpha that keeps enough robust accuracy to
+            the next one that does not; of constant mixtures and of gates.
         lose: robust accuracy that may be given up for clean accuracy, in points (percent) on the validation images.
         calibrate: choose scale_robust by the robust branch's margins on validation images, for a gate before it is
             trained; with a constant alpha try those too that leave an attacker 0.5 to 10 % of its right predictions at
@@ -87,8 +90,8 @@ def mix(
         skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
         trackers: where accelerate sends the figures of every epoch of the gate.
         out: the run folder to create; by default runs/mix, with a number behind it where that exists.
-        resume: go on with the run in `out`, with the recipe it was started with; `lose` and `alphas` may be others,
-            and what was measured is not measured again.
+        resume: go on with the run in `out`, with the recipe it was started with; `lose`, `alphas` and `refine` may be
+            others, and what was measured is not measured again.
         seed: decides everything random.
 
     Returns:
@@ -104,6 +107,8 @@ def mix(
     options = options_among(locals(), mix, but=("resume",))
     options |= asdict(source)
     _refuse_nonsense(method, objective, lose, validate_on, [*(alphas or ()), *(() if alpha is None else (alpha,))])
+    if refine < 0:
+        raise Misuse(f"refine is a number of further alphas of at least 0; got {refine}")
     if alpha is not None and alphas is not None:
         raise Misuse("alpha is taken as it is, alphas are tried; leave one of them out")
     if method == "nonlinear" and (calibrate or (scale_standard, scale_robust) != (1.0, 1.0)):
@@ -118,6 +123,7 @@ def mix(
         scales=(scale_standard, scale_robust),
         threat=threat,
         alphas=tuple(alphas or ALPHAS) if alpha is None else (alpha,),
+        refine=refine,
         seed=seed,
         validate_on=validate_on,
     )
@@ -125,7 +131,7 @@ def mix(
     if task is not None:
         check_task(task, trackers)
     works = partial(work.works, method, task, None if alpha is not None else suite, calibrate=calibrate)
-    folder = begun("mix", options, out, resume=resume, works=works, ignored=("lose", "alphas"))
+    folder = begun("mix", options, out, resume=resume, works=works, ignored=("lose", "alphas", "refine"))
     tell_repeats(splits)
     gated = None
     if task is not None:
@@ -135,7 +141,7 @@ def mix(
     if alpha is None:
         sweep = Sweep(images=work.validation, threat=threat, suite=suite, seed=seed, folder=folder.path / "sweep")
         try:
-            frontier, chosen = _tried(sweep, mixed, blends, lose)
+            frontier, chosen = _tried(sweep, mixed, blends, lose, 0 if method == "nonlinear" else refine)
         except _NoneKeepsEnough as error:
             write_frontier(error.frontier, folder.frontier)
             raise Misuse(f"{error}. What was tried is in {folder.frontier}") from None
@@ -171,8 +177,10 @@ def _tell_stale(folder: RunFolder) -> None:
         say(str(error))
 
 
-def _tried(sweep: Sweep, mixed: MixedClassifier, blends: Sequence[Blend], lose: float) -> tuple[Frontier, Blend]:
-    """Both branches alone and every blend between them, and the blend that is chosen.
+def _tried(
+    sweep: Sweep, mixed: MixedClassifier, blends: Sequence[Blend], lose: float, refine: int
+) -> tuple[Frontier, Blend]:
+    """Both branches alone and every blend between them, further ones near the limit, and the blend that is chosen.
 
     Of a gate the lower bound is chosen under an upper one of 1, and then tried under smaller ones.
     """
@@ -195,9 +203,15 @@ def _tried(sweep: Sweep, mixed: MixedClassifier, blends: Sequence[Blend], lose: 
         chosen = choose(points, robust.robust, lose)
     except Misuse as error:
         raise _NoneKeepsEnough(str(error), tried) from None
+    for _ in range(refine):
+        enough = [keeps_enough(point, robust.robust, lose) for point in points]
+        if (between := halfway(blends, enough, chosen)) is None:
+            break
+        blends, points = [*blends, between], [*points, *_shown(sweep.points(mixed, [between], blends))]
+        chosen = choose(points, robust.robust, lose)
     if mixed.gate is not None:
         bounded = capped(blends[chosen])
-        blends, points = [*blends, *bounded], [*points, *_shown(sweep.points(mixed, bounded))]
+        blends, points = [*blends, *bounded], [*points, *_shown(sweep.points(mixed, bounded, blends))]
         chosen = choose(points, robust.robust, lose)
     say(f"chosen: {points[chosen].name}")
     return replace(tried, points=(*points, *alone), chosen=chosen), blends[chosen]

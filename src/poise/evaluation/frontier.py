@@ -71,6 +71,11 @@ class Frontier:
     alphas: Alphas | None = None
 
 
+def keeps_enough(point: Point, robust: Estimate, lose: float) -> bool:
+    """Whether a mixture's robust accuracy is at most `lose` points (percent) below the robust branch's."""
+    return point.robust.value >= robust.value - lose / 100 - 1e-12
+
+
 def choose(points: Sequence[Point], robust: Estimate, lose: float) -> int:
     """The most accurate mixture whose robust accuracy is at most `lose` points below the robust branch's.
 
@@ -87,8 +92,7 @@ def choose(points: Sequence[Point], robust: Estimate, lose: float) -> int:
     """
     if not lose >= 0:
         raise Misuse(f"robust accuracy that may be lost is a number of points of at least 0; got {lose}")
-    floor = robust.value - lose / 100
-    allowed = [index for index, point in enumerate(points) if point.robust.value >= floor - 1e-12]
+    allowed = [index for index, point in enumerate(points) if keeps_enough(point, robust, lose)]
     if not allowed:
         nearest = max(points, key=lambda point: point.robust.value)
         raise Misuse(

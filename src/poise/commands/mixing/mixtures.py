@@ -53,6 +53,7 @@ class Mixtures:
         scales: factors of the standard and the robust branch's logits.
         threat: what mixtures shall withstand.
         alphas: the robust branch's weights, or lower bounds of a gate's.
+        refine: how many more are tried, between one of these that keeps enough and one that does not.
         seed: decides everything random.
         validate_on: number of validation images.
     """
@@ -62,6 +63,7 @@ class Mixtures:
     scales: tuple[float, float]
     threat: Threat
     alphas: tuple[float, ...]
+    refine: int
     seed: int
     validate_on: int
 
@@ -153,9 +155,35 @@ class Mixtures:
             bent = Sharpening(scale=1.0, power=1.0, shift=0.0)
             mixed, count = plain.blended(replace(plain.blend, sharpening=bent)), len(KEEPS)
         works.append(examination_work(mixed, images, examination, "a mixture") * count)
+        if self.refine and method != "nonlinear":
+            further = examination_work(mixed, images, examination, "a further alpha")
+            works.append(replace(further * self.refine, least=Passes()))
         if task is not None:
             works.append(passes_work("the gate's alphas", mixed, images, _ALPHAS_SEEN))
         return works
+
+
+def halfway(blends: Sequence[Blend], enough: Sequence[bool], chosen: int) -> Blend | None:
+    """The blend between the least alpha that keeps enough and the next one below, which does not.
+
+    Both are like the chosen blend in all else.
+
+    Args:
+        blends: what was tried.
+        enough: whether each keeps the robust accuracy that it must.
+        chosen: which of them is the best so far.
+
+    Returns:
+        It; None where no such blend of smaller alpha keeps too little.
+    """
+    at = blends[chosen]
+    alike = [
+        (blend.alpha_low, keeps) for blend, keeps in zip(blends, enough, strict=True) if at == blend.at(at.alpha_low)
+    ]
+    below = max((alpha for alpha, keeps in alike if not keeps and alpha < at.alpha_low), default=None)
+    if below is None:
+        return None
+    return at.at((below + min(alpha for alpha, keeps in alike if keeps and alpha > below)) / 2)
 
 
 def capped(blend: Blend) -> list[Blend]:

@@ -60,14 +60,14 @@ class Sweep:
     seed: int
     folder: Path
 
-    def points(self, mixed: MixedClassifier, blends: Sequence[Blend]) -> Iterator[Point]:
+    def points(self, mixed: MixedClassifier, blends: Sequence[Blend], beside: Sequence[Blend] = ()) -> Iterator[Point]:
         """Every blend of a mixture, measured.
 
         Clean accuracies come from one pass through both branches; each blend is attacked by itself, through all its
-        surrogates. Names say alpha, and the robust branch's scale where the blends differ in it.
+        surrogates. Names say alpha, and the robust branch's scale where these and those beside them differ in it.
         """
-        clean = clean_accuracies(mixed, blends, self.images)
-        for blend, name, accuracy in zip(blends, _names(blends), clean, strict=True):
+        clean, names = clean_accuracies(mixed, blends, self.images), _names([*beside, *blends])[len(beside) :]
+        for blend, name, accuracy in zip(blends, names, clean, strict=True):
             found = self.measured(mixed.blended(blend), name)
             yield replace(found, alpha_low=blend.alpha_low, alpha_high=blend.alpha_high, clean=accuracy)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 from jaxtyping import Float, Float64
 from torch import Tensor
@@ -51,6 +51,11 @@ class Blend:
     def constant(cls, alpha: float) -> Blend:
         """A plain blend with one alpha for all images."""
         return cls(alpha_low=alpha, alpha_high=alpha)
+
+    def at(self, alpha: float) -> Blend:
+        """The same blend with another alpha, or, of one whose alpha varies, with another lower bound."""
+        constant = self.alpha_low == self.alpha_high
+        return replace(self, alpha_low=alpha, alpha_high=alpha if constant else self.alpha_high)
 
     def robust_logits(self, logits: Float[Tensor, "n classes"]) -> Float64[Tensor, "n classes"]:
         """Logits of the robust branch as their softmax enters the mixture: sharpened, or scaled."""

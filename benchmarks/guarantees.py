@@ -1,10 +1,10 @@
-"""What can be proven of a mixture: certified accuracy over l2 radius, and what local bounds add. CIFAR-10.
+"""What can be proven of a mixture: certified accuracy over l2 radius, and what margins and local bounds add. CIFAR-10.
 
 Two ways to a robust branch whose margins are known. By sampling: a network trained under Gaussian noise and smoothed by
-it, mixed with a standard one at several alphas. By bounds: a network that is 1-Lipschitz by construction, mixed in the
-same way; its radii are made twice on the same images, from one Lipschitz constant for all images and from bounds that
-hold in each image's own ball. Under the certified share of the smoothed models stands what attacks leave of the first
-seed's (l2, through all outputs): no proof may exceed it.
+it, mixed with a standard one at several alphas. By bounds: a network that is 1-Lipschitz by construction, mixed at the
+same alphas and several scales of its logits; the radius of each image is made three times, from its probabilities
+alone, from its margin, and from bounds that hold in its own ball. Under the certified share of the smoothed models
+stands what attacks leave of the first seed's (l2, through all outputs): no proof may exceed it.
 
     python -m benchmarks.guarantees --data ADDRESS [--scale small] [--jobs 2]
 
@@ -17,12 +17,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from benchmarks.harness import Bench, Claim, bench_parser, conclude, profiled, workers
-from benchmarks.intervals import mean
 from poise.commands.certify import certify
 from poise.commands.finetune import finetune
 from poise.commands.found_again import run_in
@@ -30,13 +29,15 @@ from poise.commands.mix import mix
 from poise.commands.run import Run
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
-from poise.evaluation import Method, Profile, Suite, accuracy_curve, read_profile, share
+from poise.evaluation import Profile, Suite, accuracy_curve, read_profile, share
 from poise.objectives import Noisy, Objective, Standard
 from poise.schedules import Fixed
 from poise.training import Training
 
 SIGMA = 0.25
 ALPHAS = (0.6, 0.75, 0.9)
+LOGIT_SCALES = (1.0, 4.0, 16.0)
+"""Factors of the 1-Lipschitz branch's logits, which are small; those of a smoothed one are logarithms of its shares."""
 RADII: Mapping[str, tuple[float, ...]] = {"smoothed": (0.0, 0.1, 0.25, 0.5), "bounded": (0.0, 0.02, 0.05, 0.1)}
 """l2 radii of the tables, in units of the image range."""
 THREAT = Threat(norm="l2", epsilon=RADII["smoothed"][-1])
@@ -147,31 +148,26 @@ class Guarantees(Bench[Scale]):
             )
         return Run(folder)
 
-    def mixture(self, kind: str, alpha: float, seed: int) -> Run:
-        """The standard network mixed with a robust branch, whose share is alpha."""
-        robust_branch = self.smoothed(seed) if kind == "smoothed" else self.network("lipschitz", seed)
-        out = self.folder / f"{kind}-{alpha:g}-{seed}"
-        return run_in(
-            mix, self.network("standard", seed).address, robust_branch.address, self.data, alpha=alpha, out=out
-        )
+    def mixed(self, robust_branch: Run, kind: str, alpha: float, scale: float, seed: int) -> Run:
+        """The standard network mixed with a robust branch, whose share is alpha; at alpha 1 the branch itself."""
+        if alpha == 1:
+            return robust_branch
+        name = f"{kind}-{alpha:g}" if scale == 1 else f"{kind}-{alpha:g}-scale-{scale:g}"
+        standard, out = self.network("standard", seed).address, self.folder / f"{name}-{seed}"
+        return run_in(mix, standard, robust_branch.address, self.data, alpha=alpha, scale_robust=scale, out=out)
 
-    def model(self, kind: str, alpha: float, seed: int) -> Run:
-        """A mixture, or at alpha 1 the robust branch itself."""
-        if alpha < 1:
-            return self.mixture(kind, alpha, seed)
-        return self.smoothed(seed) if kind == "smoothed" else self.network("lipschitz", seed)
-
-    def certified(self, run: Run, method: Method, limit: int) -> Profile:
+    def certified(self, run: Run, method: Literal["smoothing", "local"]) -> Profile:
         """Radii of a model, kept beside it."""
         out = run.path / f"{method}.parquet"
+        limit = self.scale.certified if method == "smoothing" else self.scale.bounded
         if not out.is_file():
             certify(run.address, self.data, method=method, norm="l2", samples=self.scale.samples, limit=limit, out=out)
         return read_profile(out)
 
     def sampled(self, alpha: float, seed: int) -> dict[str, Any]:
         """A smoothed model's row: alone, or mixed."""
-        run = self.model("smoothed", alpha, seed)
-        found = self.certified(run, "smoothing", self.scale.certified)
+        run = self.mixed(self.smoothed(seed), "smoothed", alpha, 1.0, seed)
+        found = self.certified(run, "smoothing")
         row = {"alpha": alpha, "seed": seed} | _figures(found, RADII["smoothed"])
         return row | (self._attacked(run, found) if seed == self.scale.seeds[0] else {})
 
@@ -210,17 +206,13 @@ class Guarantees(Bench[Scale]):
         curve = accuracy_curve(found)
         return {"seed": seed, "clean": curve.clean, "robust": curve.robust}
 
-    def bounded(self, alpha: float, seed: int) -> dict[str, Any]:
-        """A 1-Lipschitz model's row: alone, or mixed; by one constant, and by bounds of each image's ball."""
-        run = self.model("bounded", alpha, seed)
-        methods: tuple[Method, Method] = ("lipschitz", "local")
-        found = {method: self.certified(run, method, self.scale.bounded) for method in methods}
-        row: dict[str, Any] = {method: _figures(one, RADII["bounded"]) for method, one in found.items()}
-        first, second = (_radii(found[method]) for method in methods)
-        both = (first > 0) & (second > 0)
-        if both.any():
-            row["added"] = mean(second[both] / first[both] - 1)
-        return {"alpha": alpha, "seed": seed} | row
+    def bounded(self, alpha: float, scale: float, seed: int) -> dict[str, Any]:
+        """A 1-Lipschitz model's row, alone or mixed, with the mean radius by each argument that proves one."""
+        run = self.mixed(self.network("lipschitz", seed), "bounded", alpha, scale, seed)
+        found = self.certified(run, "local")
+        said, facts = "mean radius by ", found.certificate.facts if found.certificate else {}
+        means = {name.removeprefix(said): mean for name, mean in facts.items() if name.startswith(said)}
+        return {"alpha": alpha, "scale": scale, "seed": seed, "by": means} | _figures(found, RADII["bounded"])
 
 
 def main() -> int:
@@ -231,15 +223,16 @@ def main() -> int:
     with workers(options.jobs) as each:
         each(bench.network, *zip(*product(RATES, seeds), strict=True))
         each(bench.smoothed, seeds)
-        cells = list(zip(*product((1.0, *ALPHAS[::-1]), seeds), strict=True))
+        alphas = ALPHAS[::-1]
+        mixtures = [(1.0, 1.0), *product(alphas, LOGIT_SCALES)]
+        bounded = [(*mixture, seed) for mixture, seed in product(mixtures, seeds)]
         rows = {
             "standard": each(bench.accurate, seeds),
-            "smoothed": each(bench.sampled, *cells),
-            "bounded": each(bench.bounded, *cells),
+            "smoothed": each(bench.sampled, *zip(*product((1.0, *alphas), seeds), strict=True)),
+            "bounded": each(bench.bounded, *zip(*bounded, strict=True)),
         }
-    _tell("smoothing", rows["smoothed"])
-    for method in ("lipschitz", "local"):
-        _tell(method, [row | row[method] for row in rows["bounded"]])
+    for kind in ("smoothed", "bounded"):
+        _tell(kind, rows[kind])
     broken = sum(row.get("certified and broken", 0) for row in rows["smoothed"])
     claims = [Claim("certified images that an attack breaks within their radius", broken, 0, most=True)]
     figures = {"scale": asdict(bench.scale), "data": bench.data, "sigma": SIGMA, "radii": dict(RADII)}
@@ -267,11 +260,11 @@ def _figures(found: Profile, at: tuple[float, ...]) -> dict[str, Any]:
     }
 
 
-def _tell(method: str, rows: list[dict[str, Any]]) -> None:
+def _tell(kind: str, rows: list[dict[str, Any]]) -> None:
     """Clean accuracy and certified accuracy at each radius, in %."""
     for row in rows:
         proven = " ".join(f"{100 * each[0]:5.1f}" for each in row["certified"])
-        where = f"{method:10} alpha {row['alpha']:4.2f} seed {row['seed']}"
+        where = f"{kind:8} alpha {row['alpha']:4.2f} scale {row.get('scale', 1):2g} seed {row['seed']}"
         print(f"{where}: clean {100 * row['clean'][0]:5.1f}, certified {proven}")
 
 

@@ -190,23 +190,25 @@ def _gate(gate: Row) -> str:
     return f"{own}: {'; '.join(missed)}" if missed else str(own)
 
 
-def certified_table(figures: Row, method: str = "") -> str:
-    """Certified accuracy over radius, means over seeds; of one method where there are several.
+def certified_table(figures: Row, kind: str) -> str:
+    """Certified accuracy over radius, means over seeds.
 
-    Of local bounds also by how many % radii are larger than by one constant, where both prove something.
+    Args:
+        figures: of the benchmark of guarantees.
+        kind: "smoothed", or "bounded", with the mean radius by each argument in thousandths.
     """
-    kind = "bounded" if method else "smoothed"
-    head = ["alpha", "clean", *(f"certified at {radius:g}" for radius in figures["radii"][kind])]
-    added = method == "local"
+    rows = figures[kind]
+    keys = [key for key in ("alpha", "scale") if key in rows[0]]
+    arguments = list(dict.fromkeys(name for row in rows for name in row.get("by", ())))
     body = []
-    for alpha in _names(figures[kind], "alpha"):
-        rows = _of(figures[kind], alpha=alpha)
-        found = [row[method] if method else row for row in rows]
-        proven = np.array([[each[0] for each in row["certified"]] for row in found]).T
-        line = [f"{alpha:g}", *(spread_of(list(each)) for each in ([row["clean"][0] for row in found], *proven))]
-        gains = [row["added"][0] for row in rows if "added" in row]
-        body.append([*line, spread_of(gains) if gains else ""] if added else line)
-    return table([*head, "radius added"] if added else head, body)
+    for cell in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
+        mine = _of(rows, **dict(zip(keys, cell, strict=True)))
+        shares = zip(*([row["clean"][0], *(each[0] for each in row["certified"])] for row in mine), strict=True)
+        radii = ([row["by"][name] for row in mine if name in row["by"]] for name in arguments)
+        thousandths = (f"{1000 * float(np.mean(each)):.2f}" if each else "" for each in radii)
+        body.append((*(f"{each:g}" for each in cell), *(spread_of(each) for each in shares), *thousandths))
+    certified = (f"certified at {radius:g}" for radius in figures["radii"][kind])
+    return table((*keys, "clean", *certified, *(f"1000 x mean radius by {name}" for name in arguments)), body)
 
 
 def proven_and_withstood(figures: Row) -> str:

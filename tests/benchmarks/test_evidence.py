@@ -90,10 +90,10 @@ def _guarantees():
     certified = {"clean": E, "certified": [E, E]}
     smoothed = certified | {"alpha": 0.9, "seed": 0, "withstood": [E, E], "certified of these": [[0.3, 0, 1], E]}
     smoothed |= {"certified and broken": 0, "certified and wrong as they are": 2}
-    bounded = {"alpha": 0.9, "seed": 0, "lipschitz": certified, "local": certified}
-    first, second = bounded | {"added": [0.2, 0.1, 0.3]}, bounded | {"seed": 1, "added": [0.3, 0.1, 0.3]}
+    bounded = certified | {"alpha": 0.9, "scale": 4.0, "seed": 0, "by": {"probabilities": 0.002, "local": 0.004}}
+    second = bounded | {"seed": 1, "by": {"probabilities": 0.003, "local": 0.005}}
     radii = {"smoothed": [0, 0.25], "bounded": [0, 0.1]}
-    rows = [first, second, bounded | {"alpha": 0.6}]
+    rows = [bounded, second, bounded | {"alpha": 1.0, "scale": 1.0, "by": {"local": 0.01}}]
     return {"smoothed": [smoothed], "bounded": rows, "radii": radii, "sigma": 0.25, "scale": {"suite": "fast"}}
 
 
@@ -144,8 +144,9 @@ def test_every_question_has_its_table():
             "block single-step: look out |"
         ),
         "| 0.9 | 30 of 50 | 50 of 50 | 0 | 2 |",
-        "| 50.0 (50.0 to 50.0) | 25.0 (20.0 to 30.0) |",
-        "| 0.6 | 50.0 | 50.0 | 50.0 |  |",
+        "| 0.9 | 50.0 | 50.0 | 50.0 |",
+        "| 0.9 | 4 | 50.0 (50.0 to 50.0) | 50.0 (50.0 to 50.0) | 50.0 (50.0 to 50.0) | 2.50 | 4.50 |",
+        "| 1 | 1 | 50.0 | 50.0 | 50.0 |  | 10.00 |",
         "failed: clean flips at most 2 %; y (cannot be judged) |",
         "warn convergence: look out |",
         "commit abc of 2000-01-01",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from functools import cache
 
@@ -315,7 +316,7 @@ def test_a_flat_mixture_is_not_refused_where_its_surrogates_have_gradients():
 
 
 def test_an_interrupted_adaptive_examination_ends_as_one_that_was_not(tmp_path):
-    mixed, images = _sound(0.6).double(), _images(12)
+    mixed, images = copy.deepcopy(_sound(0.6)).double(), _images(12)
     whole = _judged(mixed, images)
     examination = Examination(threat=Threat(epsilon=EPSILON), suite="fast", points=(), batch_size=4)
 

@@ -48,7 +48,7 @@ def test_own_networks_centre_their_images():
         ("timm", "reads timm:NAME; got 'timm'"),
         ("run:", "reads run:FOLDER; got 'run:'"),
         ("small:big", "reads small; got 'small:big'"),
-        ("python:os", "reads python:PACKAGE.MODULE:FACTORY; got 'python:os'"),
+        ("python:os", "reads python:PACKAGE.MODULE:NAME; got 'python:os'"),
         ("python:nowhere.at_all:make", "no module 'nowhere' on the import path"),
         ("python:tests.models.nowhere:make", "no module 'tests.models.nowhere' on the import path"),
         (f"{HERE}:liner", "has no callable 'liner'; did you mean 'linear'"),

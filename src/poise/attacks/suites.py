@@ -5,18 +5,19 @@ Beside poise's own, which have short names, stands whatever a function of somebo
 
 from __future__ import annotations
 
-import inspect
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from poise.attacks.apgd import APGD
 from poise.attacks.fab import FAB, FABT
+from poise.attacks.guest import Guest
 from poise.attacks.pgd_search import PGDSearch
 from poise.attacks.search import Search
 from poise.attacks.square import Square
 from poise.core.files import digest_words
-from poise.core.foreign import check_call, foreign, is_foreign
+from poise.core.foreign import check_call, foreign, is_foreign, text_around
 from poise.core.misuse import Misuse, check_choice
 from poise.core.streams import Stream
 from poise.core.threat import Norm
@@ -30,6 +31,10 @@ _LONGEST = 100
 """Steps of the gradient attacks of AutoAttack, and what a suite without any of these counts as."""
 _RESTARTS = 5
 _PASSES = 20
+_PACKAGE = __name__.partition(".")[0]
+_DIGITS = 8
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+"""Where an object lies in memory, which its printed form may say, and which differs from process to process."""
 
 
 @dataclass(frozen=True)
@@ -66,29 +71,45 @@ class Unit:
         return search.queries * (2 if self.through else 1), sloped * search.slopes(classes)
 
 
-def check_suite(suite: str) -> None:
+def check_suite(suite: object) -> None:
     """Refuse a suite that there is not.
 
     Raises:
         Misuse: for an unknown name, and for an address at which no function stands.
     """
+    if not isinstance(suite, str):
+        raise Misuse(f"a suite is a name, or python:PACKAGE.MODULE:NAME for one of your own; got {suite!r}")
     if is_foreign(suite):
         foreign(suite)
+    elif ":" in suite or "." in suite:
+        raise Misuse(f"a suite of your own reads python:PACKAGE.MODULE:NAME; got {suite!r}")
     else:
         check_choice("suite", suite, SUITES)
 
 
-def edition(suite: str) -> str:
-    """What tells a suite of somebody's module from the one it was before a change: a digest of the module's text.
+def signed(suite: str, norm: Norm, classes: int) -> str:
+    """What profiles call a suite: its name, and of one of somebody's module with what tells it from another version.
 
-    Empty for poise's own, which go by poise's version, and for a module that has no text.
+    That is a digest of the texts, as they were imported, of the modules in which the function and its searches stand,
+    and of the searches with all their settings. What these modules import in turn is not in it, nor is what has no
+    text, such as a function that was typed into an interpreter.
+
+    Args:
+        suite: name of the suite, or address of a function.
+        norm: norm of the budget.
+        classes: number of classes.
     """
     if not is_foreign(suite):
-        return ""
-    try:
-        return digest_words([inspect.getsource(inspect.getmodule(foreign(suite)) or foreign(suite))])
-    except (OSError, TypeError):
-        return ""
+        return suite
+    members = units(suite, norm, classes, Stream.seeded(0))
+    guests = [unit.search.inner for unit in members if isinstance(unit.search, Guest)]
+    texts = dict.fromkeys(map(text_around, (foreign(suite), *map(type, guests))))
+    return f"{suite}@{digest_words([*texts, *(_ADDRESS.sub('', repr(unit)) for unit in members)])[:_DIGITS]}"
+
+
+def is_of(suite: str, wanted: str) -> bool:
+    """Whether a suite, as a profile calls it, is a wanted one: the same, or any version of the same function's."""
+    return suite == wanted or (is_foreign(wanted) and suite.startswith(f"{wanted}@"))
 
 
 def units(suite: str, norm: Norm, classes: int, stream: Stream) -> tuple[Unit, ...]:
@@ -115,8 +136,8 @@ def units(suite: str, norm: Norm, classes: int, stream: Stream) -> tuple[Unit, .
         stream: randomness of all searches.
 
     Raises:
-        Misuse: for an unknown suite, and for a function that returns anything else, searches in another norm, none at
-            all, or targets that there are not.
+        Misuse: for an unknown suite, and for a function that returns anything else, searches that break a promise or
+            are in another norm, none at all, or targets that there are not.
     """
     check_suite(suite)
     if is_foreign(suite):
@@ -166,7 +187,8 @@ def longest(suite: str, norm: Norm, classes: int) -> int:
         classes: number of classes.
     """
     searches = [unit.search for unit in units(suite, norm, classes, Stream.seeded(0))]
-    return max((search.steps for search in searches if isinstance(search, APGD | PGDSearch)), default=_LONGEST)
+    plain = [search.inner if isinstance(search, Guest) else search for search in searches]
+    return max((search.steps for search in plain if isinstance(search, APGD | PGDSearch)), default=_LONGEST)
 
 
 def passes(suite: str) -> int:
@@ -185,17 +207,29 @@ def _foreign_units(suite: str, norm: Norm, classes: int, stream: Stream) -> tupl
     members = tuple(Unit(each) if isinstance(each, Search) else each for each in found)
     if not members:
         raise Misuse(f"{suite} returned no search")
-    ranks = min(MOST_TARGETS, classes - 1)
+    watched: dict[int, Search] = {}
     for each in members:
-        if not isinstance(each, Unit):
-            raise Misuse(f"{suite} must return searches or units; among them was {type(each).__name__}")
-        if each.search.norm != norm:
-            raise Misuse(f"{suite} was asked for {norm}; its {each.search.name} is in {each.search.norm}")
-        if not 0 <= each.rank < ranks:
-            raise Misuse(f"{suite}: ranks of targets are 0 to {ranks - 1} with {classes} classes; got {each.rank}")
-        if each.through:
-            raise Misuse(f"{suite}: poise adds what goes through other outputs by itself; leave {each.through!r} out")
-    return members
+        _check_unit(each, suite, norm, min(MOST_TARGETS, classes - 1))
+        if not type(each.search).__module__.startswith(f"{_PACKAGE}."):
+            watched.setdefault(id(each.search), Guest.of(each.search))
+    return tuple(replace(each, search=watched.get(id(each.search), each.search)) for each in members)
+
+
+def _check_unit(unit: Any, suite: str, norm: Norm, ranks: int) -> None:
+    """Refuse what is no unit of a suite in this norm, with so many targets."""
+    if not (isinstance(unit, Unit) and isinstance(unit.search, Search)):
+        kind = type(unit.search if isinstance(unit, Unit) else unit).__name__
+        raise Misuse(f"{suite} must return searches or units; among them was {kind}")
+    if unit.search.norm != norm:
+        raise Misuse(f"{suite} was asked for {norm}; its {unit.search.name} is in {unit.search.norm}")
+    rank: Any = unit.rank
+    if not (isinstance(rank, int) and 0 <= rank < ranks):
+        raise Misuse(f"{suite}: ranks of targets are 0 to {ranks - 1} with these classes; got {rank!r}")
+    restart: Any = unit.restart
+    if not (isinstance(restart, int) and restart >= 0):
+        raise Misuse(f"{suite}: restarts are numbered from 0; got {restart!r}")
+    if unit.through:
+        raise Misuse(f"{suite}: poise adds what goes through other outputs by itself; leave {unit.through!r} out")
 
 
 def _plus(norm: Norm, classes: int, stream: Stream) -> tuple[Unit, ...]:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
+from poise.attacks.suites import SUITES
 from poise.commands.fitting.fit import begun, trained
 from poise.commands.mixing.mixtures import ALPHAS, Method, Mixtures, capped, halfway
 from poise.commands.mixing.sweep import Sweep, alphas_of
@@ -109,6 +110,7 @@ def mix(
     _refuse_nonsense(method, objective, lose, validate_on, [*(alphas or ()), *(() if alpha is None else (alpha,))])
     if refine < 0:
         raise Misuse(f"refine is a number of further alphas of at least 0; got {refine}")
+    check_choice("suite", suite, SUITES)
     if alpha is not None and alphas is not None:
         raise Misuse("alpha is taken as it is, alphas are tried; leave one of them out")
     if method == "nonlinear" and (calibrate or (scale_standard, scale_robust) != (1.0, 1.0)):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from poise.attacks.suites import SUITES
 from poise.commands.compare import compare
 from poise.commands.finetune import finetune
 from poise.commands.found_again import folder_of, marked, run_in
@@ -18,6 +19,7 @@ from poise.commands.update import update
 from poise.commands.updating.regression import flip_figures
 from poise.commands.updating.trials import Trial, print_trials
 from poise.core.files import digest_words, write_text
+from poise.core.misuse import check_choice
 from poise.core.modes import threads
 from poise.core.threat import Threat
 from poise.evaluation import Suite
@@ -79,6 +81,7 @@ def quickstart(
     Returns:
         The runs: standard, fixed, scheduled, today, updated, mixed.
     """
+    check_choice("suite", suite, SUITES)
     mark = digest_words([str(seed), str(epochs), str(limit), suite])
     folder = on_main(lambda: marked(folder_of(out, mark, lambda at: (at / _REPORT).is_file()), mark))
     if any(folder.glob("*/recipe.yaml")):

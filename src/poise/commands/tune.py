@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from poise.attacks.suites import SUITES
 from poise.commands.finetune import fine_tuned, prepared
 from poise.commands.fitting.validation import Judging, validation
 from poise.commands.found_again import folder_of, marked
@@ -33,7 +34,7 @@ from poise.commands.searching.studies import Study, ended, open_study
 from poise.commands.searching.trial import Standing, Trial
 from poise.commands.telling.terminal import say
 from poise.core.files import digest_words, write_text
-from poise.core.misuse import Failure, Misuse
+from poise.core.misuse import Failure, Misuse, check_choice
 from poise.core.processes import process_state
 from poise.core.run_folder import RunFolder
 from poise.core.threat import Threat
@@ -92,6 +93,7 @@ def tune(
         Failure: if no trial kept to the bounds.
     """
     options = options_among(locals(), tune)
+    check_choice("suite", suite, SUITES)
     search = _Search.read(Path(recipe), maximise, where, suite)
     _check(trials, prune_after)
     rehearsed("tune", options, lambda: search.works(trials), (*_UNKNOWN, *TRAINING_UNKNOWN, *EXAMINATION_UNKNOWN))

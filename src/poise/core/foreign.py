@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any
 
 from poise.core.misuse import Misuse, suggestion
@@ -26,8 +27,9 @@ def foreign(address: str) -> Callable[..., Any]:
     """
     kind, _, name = address.partition(":")
     module_name, colon, attribute = name.partition(":")
-    if not (kind == KIND and module_name and colon and attribute):
-        raise Misuse(f"a Python address reads python:PACKAGE.MODULE:FACTORY; got {address!r}")
+    words = [*module_name.split("."), attribute]
+    if not (kind == KIND and colon and all(word.isidentifier() for word in words)):
+        raise Misuse(f"a Python address reads python:PACKAGE.MODULE:NAME; got {address!r}")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -39,6 +41,26 @@ def foreign(address: str) -> Callable[..., Any]:
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise Misuse(f"{module_name} has no callable {attribute!r}; {suggestion(attribute, public)}")
     return found  # type: ignore[no-any-return]
+
+
+def text_around(thing: object) -> str:
+    """The text of the module in which a function or class stands, as it was when it was first asked for.
+
+    Of a partial function that which stands in it counts, and of any other object that can be called its class. Empty
+    where there is no text, as in an interpreter.
+    """
+    while isinstance(thing, partial):
+        thing = thing.func
+    whose: Any = thing if inspect.isroutine(thing) or inspect.isclass(thing) else type(thing)
+    return _text_around(whose)
+
+
+@cache
+def _text_around(thing: Any) -> str:
+    try:
+        return inspect.getsource(inspect.getmodule(thing) or thing)
+    except (OSError, TypeError):
+        return ""
 
 
 def check_call(function: Callable[..., Any], address: str, options: Mapping[str, object]) -> None:

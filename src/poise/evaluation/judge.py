@@ -17,9 +17,10 @@ from accelerate.utils import gather_object
 from jaxtyping import Int
 from torch import Tensor
 
+from poise.attacks.guest import Guest
 from poise.attacks.pool import Item, Outcome, Pool
 from poise.attacks.search import Search
-from poise.attacks.suites import MOST_TARGETS, Suite, Unit, adaptive, check_suite, edition, passes, units
+from poise.attacks.suites import MOST_TARGETS, Suite, Unit, adaptive, check_suite, passes, signed, units
 from poise.core.batch import Batch, sent
 from poise.core.losses import misclassified
 from poise.core.misuse import Misuse, check_choice
@@ -143,6 +144,9 @@ class _Examining:
         stream = Stream.seeded(examination.seed).fold("evaluation")
         self.surrogates = classifier.surrogates() if examination.adaptive else {}
         suite = units(examination.suite, header.norm, len(header.classes), stream)
+        for search in {id(unit.search): unit.search for unit in suite}.values():
+            if isinstance(search, Guest):
+                search.try_out(images.shape, len(header.classes))
         self.units: tuple[Unit, ...] = adaptive(suite, tuple(self.surrogates))
         rivals = min(MOST_TARGETS, len(header.classes) - 1)
         self.pool = Pool(
@@ -290,7 +294,7 @@ def _header(
     return Header(
         norm=examination.threat.norm,
         epsilons=epsilon_grid(examination.threat, examination.points),
-        suite=examination.suite,
+        suite=signed(examination.suite, examination.threat.norm, len(classifier.classes)),
         mode=examination.mode,
         proposing=examination.proposing,
         seed=int(examination.seed),
@@ -303,7 +307,6 @@ def _header(
         versions={
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in ("poise", "torch", "timm")},
-            **({"suite": text} if (text := edition(examination.suite)) else {}),
         },
         whole=len(whole),
         surrogates=tuple(classifier.surrogates()) if examination.adaptive else (),

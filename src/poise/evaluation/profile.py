@@ -21,7 +21,8 @@ class Header:
     Args:
         norm: norm of the threat model.
         epsilons: the grid, ascending, from 0 to the threat's epsilon, in units of the image range.
-        suite: name of the attack suite.
+        suite: name of the attack suite; of one of somebody's module its address, with a digest behind an "@" that tells
+            it from another version.
         mode: how the curve was made: bisect or ascending.
         proposing: precision of the passes that proposed adversarial images.
         seed: seed of all attacks.

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from poise.core.foreign import is_foreign
 from poise.core.threat import Epsilon
 from poise.evaluation import Profile, blocked, share
 from poise.reporting.markdown import fenced, markdown_table, plain
@@ -92,6 +93,8 @@ def _limits(profile: Profile | None) -> list[str]:
     ]
     if profile.header.suite in _FLATTERING and len(profile.epsilons) > 1:
         lines.append(f"The suite {profile.header.suite} is weak; figures flatter the model. Use autoattack.")
+    if is_foreign(profile.header.suite):
+        lines.append(f"The suite {profile.header.suite} is not one of poise's; how strong it is, poise cannot tell.")
     if objections := blocked(profile.findings):
         names = ", ".join(finding.check for finding in objections)
         lines.append(f"The soundness checks object to these figures ({names}); they should not be relied on.")

@@ -194,6 +194,23 @@ def test_a_gate_may_ask_for_attacks_and_judges_no_others():
     )
 
 
+@pytest.mark.parametrize(
+    ("wanted", "outcome"),
+    [
+        ("python:mine:suite", "passed"),
+        ("python:mine:suite@1a2b3c4d", "passed"),
+        ("python:mine:suite@0", "cannot be judged"),
+    ],
+)
+def test_a_gate_takes_any_version_of_somebodys_suite_or_one(wanted, outcome):
+    kept = Limit(figure="robust_flips", side="at_most", value=0.5, at=Epsilon(0.2), by="estimate")
+    old, new = (
+        replace(one, header=replace(one.header, suite="python:mine:suite@1a2b3c4d"))
+        for one in (settled([4] * 10), settled([4] * 10))
+    )
+    assert judge(Gate(limits=(kept,), unchecked="allow", suites=(wanted,)), _join(old, new)).outcome == outcome
+
+
 def test_open_verdicts_decide_only_where_they_can():
     """Of ten examples, one is lost, and two may be."""
     pair = _join(settled([4] * 10), made([0, 1, 1] + [3] * 7, [1, 3, 3] + [4] * 7))

@@ -44,7 +44,7 @@ def _trained() -> tuple[Classifier, ImageSet]:
 
 
 def healthy() -> Classifier:
-    """A convolutional network with batch normalisation that knows its digits, in eval mode."""
+    """A convolutional network with batch normalisation that knows its digits, in eval mode; the same one every time."""
     return _trained()[0].eval()
 
 

@@ -96,7 +96,8 @@ class Gate:
             (common), whatever the new one leaves out.
         unchecked: what becomes of profiles at which some soundness check has not looked, be it because it was switched
             off or because they are of another tool: refuse (nothing can be judged) or allow.
-        suites: names of the attack suites of which profiles must be, so that a weak one cannot pass for robust; empty
+        suites: names of the attack suites of which profiles must be, so that a weak one cannot pass for robust; of one
+            of your own the address, for any version of it, or the name that profiles give it, for that version; empty
             for any.
         splits: names of the splits of which profiles may be; what does not say is taken on trust. By default not of
             training images, on which every figure flatters.

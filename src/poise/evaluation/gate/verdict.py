@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from poise.attacks.suites import is_of
 from poise.core.misuse import suggestion
 from poise.evaluation.flips.pair import Pair, place, spelled
 from poise.evaluation.gate.evidence import Bounded, Evidence
@@ -143,7 +144,7 @@ def _too_weak(gate: Gate, pair: Pair) -> str:
     told = [
         f"the {name} profile is by {profile.header.suite or 'attacks that it does not name'}"
         for name, profile in (("old", pair.old), ("new", pair.new))
-        if gate.suites and profile.header.suite not in gate.suites
+        if gate.suites and not any(is_of(profile.header.suite, wanted) for wanted in gate.suites)
     ]
     return f"{' and '.join(told)}; the gate asks for {' or '.join(gate.suites)}" if told else ""
 

@@ -25,10 +25,9 @@ import jinja2
 import yaml
 
 from benchmarks import tables
-from benchmarks.harness import RESULTS, machine
+from benchmarks.harness import RESULTS, ROOT, machine
 from benchmarks.run import COSTS, QUESTIONS, SCALES, words
 
-ROOT = Path(__file__).parents[1]
 TEMPLATE = Path(__file__).with_suffix(".md.jinja")
 LONGER = "transfer-long"
 """What belongs to a question beside the result of its scale."""

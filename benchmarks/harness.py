@@ -30,7 +30,8 @@ from poise.core.misuse import Misuse
 from poise.evaluation import Profile, read_profile
 from poise.models import open_model
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 SHORT = 3
 """Exit code of a benchmark whose figures fall short of a floor; any other but 0 means that it broke off."""
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -269,9 +270,19 @@ def _versions(*packages: str) -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The commit that was measured, with "+" where files differ from it; "" outside a clone."""
+    """The commit that was measured, with "+" where code differs from it; "" outside a clone.
+
+    Other results, and pages about them, are no code: one benchmark after the other may write its own.
+    """
     git = shutil.which("git")
     if git is None:
         return ""
-    asked = [git, "-C", str(RESULTS), "describe", "--always", "--dirty=+", "--abbrev=10", "--exclude=*"]
-    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+
+    def asked(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([git, "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
+
+    head = asked("rev-parse", "--short=10", "HEAD")
+    if head.returncode:
+        return ""
+    changed = asked("diff", "--quiet", "HEAD", "--", ".", ":(exclude)benchmarks/results", ":(exclude)docs").returncode
+    return head.stdout.strip() + "+" * (changed != 0)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
-from benchmarks import run
+from benchmarks import harness, run
 from benchmarks.harness import SHORT, Claim, conclude, profiled
 from poise.core.misuse import Misuse
 
@@ -67,6 +69,26 @@ def test_a_quick_look_takes_no_full_results_place(tmp_path, monkeypatch, variant
     monkeypatch.setattr("sys.argv", ["test", "--quick"])
     conclude("test", [], {}, variant)
     assert [path.name.split(".")[0] for path in tmp_path.iterdir()] == [kept]
+
+
+def test_a_result_names_its_commit_and_says_where_code_differs_from_it(tmp_path, monkeypatch):
+    def git(*words):
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        done = subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    monkeypatch.setattr("benchmarks.harness.ROOT", tmp_path)
+    assert harness._commit() == ""
+    for place in ("benchmarks/results/a.json", "docs/page.md", "src/code.py"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).write_text("1")
+    git("init")
+    git("add", "-A")
+    git("commit", "-m", "first")
+    head = git("rev-parse", "--short=10", "HEAD")
+    for place, named in (("benchmarks/results/a.json", head), ("docs/page.md", head), ("src/code.py", f"{head}+")):
+        (tmp_path / place).write_text("2")
+        assert harness._commit() == named, place
 
 
 def test_a_profile_of_another_model_or_with_other_options_is_not_taken_up(tmp_path):

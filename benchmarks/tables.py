@@ -19,21 +19,20 @@ ARGUMENTS = ("probabilities", "margins", "local")
 def transfer_table(figures: Row, backbone: str, epsilon: str) -> str:
     """Contenders of a backbone: means over seeds with the seeds' extremes; differences with intervals over images."""
     mine, gains = (_of(figures.get(key, []), backbone=backbone, epsilon=epsilon) for key in ("rows", "gains"))
-    by = {row["contender"]: row for row in gains}
+    below = {row["contender"]: row["clean below standard"] for row in gains if "clean below standard" in row}
     head = (
-        *("schedule", "clean", "below standard", "robust", "expected robustness"),
+        *("schedule", "clean", *(["below standard"] if below else []), "robust", "expected robustness"),
         *("delay, epochs", "reached", "passes an image", "minutes", "learning rate"),
     )
     body = []
     for name in _names(mine, "contender"):
         seeds = _of(mine, contender=name)
         clean, robust, expected = (spread_of([row[key][0] for row in seeds]) for key in ("clean", "robust", "expected"))
-        gained = by.get(name, {})
         body.append(
             (
                 name,
                 clean,
-                "" if name == "standard" else _points(gained.get("clean below standard")),
+                *(["" if name == "standard" else _points(below.get(name))] if below else []),
                 robust,
                 expected,
                 ", ".join("never" if row["delay"] is None else str(row["delay"]) for row in seeds),

@@ -11,7 +11,7 @@ from poise.training.sharding import FLAG
 
 
 def main() -> None:
-    """Batch norm, an average of the weights and a part that is frozen at first, with batches that memory cuts."""
+    """Batch norm, averaged weights, a part that is frozen at first, batches cut by memory; the best epoch is kept."""
     for out in ("parts", "whole"):
         poise.finetune(
             "python:tests.models.factories:normalised",
@@ -24,6 +24,7 @@ def main() -> None:
             ),
             limit=99,
             validate_on=21,
+            keep="best",
             augmentation="flip",
             trackers=(),
             out=out,

@@ -12,6 +12,7 @@ from scipy import stats
 
 import poise
 from poise.cli import main
+from poise.commands.fitting.validation import Validation
 from poise.core.misuse import Misuse
 
 QUICK = {"limit": 200, "validate_on": 60, "trackers": (), "augmentation": "none"}
@@ -81,6 +82,48 @@ def test_a_comparison_that_says_nothing_is_refused_before_anything_is_made(stand
         "small", threat=T, out=tmp_path / "robust", training=poise.Training(epochs=1), **QUICK | {"limit": 40}
     )
     refused("was trained with the objective adversarial", compare_with=robust.address)
+
+
+def test_a_run_ends_with_its_best_weights_and_says_whose_they_are(tmp_path, monkeypatch, capsys):
+    """Validation is made to find the second epoch of four the best."""
+    measure, rows = Validation.__call__, []
+
+    def found(validation, classifier, epsilon):
+        rows.append(classifier.digest())
+        return measure(validation, classifier, epsilon) | {"robust": (0.1, 0.4, 0.3, 0.2)[len(rows) - 1]}
+
+    monkeypatch.setattr(Validation, "__call__", found)
+    run = poise.finetune("small", threat=T, training=OPTIONS, keep="best", out=tmp_path / "run", **QUICK)
+    assert run.classifier().digest() == rows[1] != rows[3]
+    kept = json.loads(run.folder.adaptation.read_text())
+    assert (kept["kept"], kept["robust"]) == (2, 0.4)
+    assert kept["clean"] == run.history()[1]["validation/clean"]
+    assert "with the weights kept, of epoch 2," in capsys.readouterr().err
+    with pytest.raises(Misuse, match="the best weights are found by validation; give it some images"):
+        poise.finetune("small", threat=T, keep="best", out=tmp_path / "none", **QUICK | {"validate_on": 0})
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_gap_is_to_the_weights_that_the_standard_run_kept(tmp_path, monkeypatch):
+    measure, clean = Validation.__call__, [0.9, 0.7, 0.6, 0.5]
+
+    def found(validation, classifier, epsilon):
+        return measure(validation, classifier, epsilon) | {"clean": clean.pop(0)}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Validation, "__call__", found)
+        options = {"threat": T, "objective": poise.Standard(), "schedule": poise.Fixed(), "training": OPTIONS}
+        standard = poise.finetune("small", keep="best", out=tmp_path / "standard", **options, **QUICK)
+    run = poise.finetune(
+        "small",
+        threat=T,
+        training=replace(OPTIONS, epochs=1),
+        compare_with=standard.address,
+        out=tmp_path / "run",
+        **QUICK,
+    )
+    found_gap = json.loads(run.folder.adaptation.read_text())["gap"]
+    assert found_gap == pytest.approx(0.9 - run.history()[-1]["validation/clean"])
 
 
 def test_an_uneven_task_counts_as_learned_above_the_share_of_its_largest_class(tmp_path, capsys):

@@ -56,7 +56,11 @@ def _same_run(two: RunFolder, one: RunFolder) -> None:
     expected = [{key: value for key, value in row.items() if key != "seconds"} for row in one.history()]
     for found, row in zip(two.history(), expected, strict=True):
         assert {key: value for key, value in found.items() if key != "seconds"} == pytest.approx(row, abs=1e-10, rel=0)
-    weights, reference = load_file(two.weights), load_file(one.weights)
+    _same_weights(two.weights, one.weights)
+
+
+def _same_weights(two: Path, one: Path) -> None:
+    weights, reference = load_file(two), load_file(one)
     for name, value in reference.items():
         assert float((weights[name] - value).abs().max()) < 1e-10, name
 
@@ -85,7 +89,11 @@ def test_processes_killed_and_resumed_in_another_way_take_the_steps_that_one_tak
 
 def test_weights_that_are_shared_out_take_the_same_steps(tmp_path):
     finished(launched(2, [], tmp_path, "tests.commands.sharing", way="--use_fsdp"))
-    _same_run(RunFolder(tmp_path / "parts"), RunFolder(tmp_path / "whole"))
+    parts, whole = (RunFolder(tmp_path / name) for name in ("parts", "whole"))
+    _same_run(parts, whole)
+    _same_weights(*(folder.checkpoints / "epoch-00004-batch-0000000/model.safetensors" for folder in (parts, whole)))
+    kept = [[path.name for path in folder.checkpoints.glob("best-*")] for folder in (parts, whole)]
+    assert kept[0] == kept[1] == ["best-00000.safetensors"]
 
 
 def test_what_cannot_be_done_ends_all_processes_and_leaves_nothing(tmp_path):

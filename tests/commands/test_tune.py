@@ -17,6 +17,7 @@ import poise
 from poise.commands.finetune import finetune
 from poise.commands.recipe import read_recipe
 from poise.commands.searching import studies
+from poise.commands.searching.goals import figures_of
 from poise.core.misuse import Failure, Misuse
 from poise.core.run_folder import RunFolder
 from poise.evaluation import examine
@@ -77,6 +78,25 @@ def test_the_best_recipe_is_one_that_finetune_runs_to_the_same_figures(recipe, t
     again, trial = (RunFolder(tmp_path / name).history()[-1] for name in ("again", "search/trials/00000"))
     assert again["validation/robust"] == trial["validation/robust"]
     assert trial["validation/robust"] <= trial["validation/expected"] <= trial["validation/clean"]
+
+
+def test_a_trial_is_worth_what_its_kept_weights_are(recipe, tmp_path, monkeypatch):
+    """Of a trial that withstands most after its first epoch, of three, that epoch's figures count."""
+
+    def figures(profile, names):
+        found = figures_of(profile, names)
+        measured.append(found)
+        return found | {"robust": 1 - 0.1 * len(measured)}
+
+    measured: list[dict[str, float]] = []
+    monkeypatch.setattr("poise.commands.tune.figures_of", figures)
+    recipe.write_text(RECIPE + "keep: best\n")
+    poise.tune(recipe, trials=1, out=tmp_path / "search", prune_after=1)
+    (trial,) = _trials(tmp_path / "search")
+    assert len(measured) == 3
+    assert trial.value == measured[0]["expected"] != measured[2]["expected"]
+    assert trial.intermediate_values == dict.fromkeys(range(3), trial.value)
+    assert read_recipe(tmp_path / "search" / "best.yaml")["keep"] == "best"
 
 
 def test_the_suite_judges_every_figure_and_is_one_for_all_trials(recipe, tmp_path, monkeypatch):

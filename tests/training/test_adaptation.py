@@ -137,6 +137,32 @@ def test_a_network_that_has_not_learned_the_task_overfits_to_no_attack():
     assert _kinds(rows) == []
 
 
+def test_robust_accuracy_that_falls_while_training_images_are_known_by_heart_is_robust_overfitting():
+    rows = _rows([0.6, 0.7, 0.7], [0.36, 0.41, 0.34], train_accuracy=[0.4, 0.5, 0.7])
+    assert _kinds(rows) == ["robust-overfitting"]
+    text = adaptation(rows, TEN).remarks[0].text
+    assert "was 41.0 % after epoch 2 and is 34.0 %, that of training images under the training's attack 70.0 %" in text
+    assert "--keep best" in text
+    spared = _rows([0.6, 0.7, 0.7], [0.36, 0.41, 0.34], [0.1, 0.1, 0.05], train_accuracy=[0.4, 0.5, 0.7])
+    for others in (
+        _rows([0.6, 0.7, 0.7], [0.36, 0.41, 0.37], train_accuracy=[0.4, 0.5, 0.7]),  # chance
+        _rows([0.6, 0.7, 0.7], [0.36, 0.41, 0.34], train_accuracy=[0.4, 0.5, 0.5]),  # worse on all images
+        spared,  # on training images the epsilon was another
+    ):
+        assert _kinds(others) == []
+    assert _kinds(rows, replace(TEN, robust=False)) == _kinds(rows, replace(TEN, keep="best")) == []
+
+
+def test_figures_are_those_of_the_weights_that_were_kept():
+    rows, best = _rows([0.4, 0.9, 0.8], [0.1, 0.4, 0.2]), replace(TEN, keep="best", epochs=3, standard=0.95)
+    found = adaptation(rows, best)
+    assert (found.kept, found.clean, found.robust, found.remarks) == (2, 0.9, 0.4, ())
+    assert found.gap == pytest.approx(0.05)
+    last = adaptation(rows, replace(best, keep="last"))
+    assert (last.kept, last.clean, last.robust) == (3, 0.8, 0.2)
+    assert [remark.kind for remark in last.remarks] == ["suboptimal-transfer"]
+
+
 def test_robustness_that_never_came_under_an_attack_that_is_withstood_is_overfitting():
     rows = _rows([0.6, 0.7, 0.8], [0.02, 0.01, 0.0], train_accuracy=[0.9, 0.95, 0.97])
     (remark,) = adaptation(rows, replace(TEN, epochs=3)).remarks

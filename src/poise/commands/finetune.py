@@ -25,6 +25,7 @@ from poise.models import open_model
 from poise.objectives import Adversarial, Objective
 from poise.schedules import Hinge, Schedule
 from poise.training import (
+    Keep,
     Noted,
     Task,
     Training,
@@ -51,6 +52,7 @@ def finetune(
     limit: int | None = None,
     skip_unreadable: bool = False,
     validate_on: int = 500,
+    keep: Keep = "last",
     compare_with: str | None = None,
     trackers: tuple[str, ...] = ("tensorboard",),
     out: Path | str | None = None,
@@ -82,6 +84,8 @@ def finetune(
         limit: use this many images of each split, the same ones every time.
         skip_unreadable: list images that cannot be read and leave them out, instead of stopping.
         validate_on: measure clean and robust accuracy on this many validation images after each epoch; 0 for none.
+        keep: which epoch's weights the run ends with: the last one's, or best, those that withstand the most validation
+            images (with the objective standard, that have most of them right).
         compare_with: run:FOLDER of a standard fine-tuning on the same data; the run then says what robustness cost.
         trackers: where accelerate sends the figures of every epoch; [] for nowhere.
         out: the run folder to create; by default runs/finetune, with a number behind it where that exists.
@@ -130,7 +134,7 @@ def prepared(options: Mapping[str, Any], *, measuring: Callable[..., Judging | N
         Misuse: for anything that cannot be done, whatever the folder.
     """
     given = SimpleNamespace(**options)
-    check_validation(given.validate_on, given.schedule)
+    check_validation(given.validate_on, given.schedule, given.keep)
     standard = standard_accuracy(given.compare_with, options)
     splits = Source(**{field.name: options[field.name] for field in fields(Source)}).open()
     task = _task(given, splits.train)
@@ -210,4 +214,5 @@ def _task(given: SimpleNamespace, images: ImageSet) -> Task:
         given.augmentation,
         given.seed,
         transfer=given.transfer,
+        keep=given.keep,
     )

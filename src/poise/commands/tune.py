@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,6 +43,7 @@ from poise.evaluation import Examination, Suite, examine
 from poise.models import Classifier
 from poise.reporting.tried import best_of
 from poise.schedules import Schedule
+from poise.training import Task, kept
 
 _UNKNOWN = (
     "which trials will be stopped early, or tried again: all are counted whole",
@@ -180,24 +181,28 @@ class _Search:
             trial.give_up(str(error))
             return
 
-        def noted(row: Mapping[str, float]) -> None:
-            trial.report(self.standing(row, options["training"].epochs))
-
         run = RunFolder(folder)
+        rows = run.history()  # of a trial that is taken up
         if trial.again:
-            trial.recall([self.standing(row, options["training"].epochs) for row in run.history()])
+            trial.recall([self.standing(rows[: done + 1], ready.task) for done in range(len(rows))])
+
+        def noted(row: Mapping[str, float]) -> None:
+            rows[int(row["epoch"]) :] = [dict(row)]
+            trial.report(self.standing(rows, ready.task))
+
         try:
             fine_tuned(ready, resume=run.recipe.is_file(), noted=noted)
         except Failure as error:
             trial.give_up(str(error))
 
-    def standing(self, row: Mapping[str, float], epochs: int) -> Standing:
-        """What an epoch's row says of a trial of so many epochs."""
-        figures = {name: row[f"validation/{name}"] for name in self.names}
+    def standing(self, rows: Sequence[Mapping[str, float]], task: Task) -> Standing:
+        """What a history says of a trial: its figures are those of the weights that it would end with now."""
+        last, final = rows[-1], kept(rows, task.keep, attacked=task.attacked)
+        figures = {name: final[f"validation/{name}"] for name in self.names}
         return Standing(
-            epoch=int(row["epoch"]),
-            done=(row["epoch"] + 1) / epochs,
-            epsilon=row["epsilon"],
+            epoch=int(last["epoch"]),
+            done=(last["epoch"] + 1) / task.options.epochs,
+            epsilon=last["epsilon"],
             value=figures[self.maximise],
             figures=figures,
             violations={str(bound): bound.excess(figures) for bound in self.bounds},

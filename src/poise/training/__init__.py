@@ -9,6 +9,7 @@ from poise.training.adaptation import Adaptation, Remark, Setting, adaptation, f
 from poise.training.attaching import attach
 from poise.training.checkpoint import newest_checkpoint
 from poise.training.divergence import Diverged
+from poise.training.keeping import Keep, check_keep, kept
 from poise.training.options import Training
 from poise.training.processes import agree, is_main, on_main
 from poise.training.task import Noted, Task, Validate, check_task
@@ -20,6 +21,7 @@ __all__ = [
     "Adaptation",
     "Diverged",
     "Head",
+    "Keep",
     "Last",
     "LoRA",
     "Noted",
@@ -34,11 +36,13 @@ __all__ = [
     "adaptation",
     "agree",
     "attach",
+    "check_keep",
     "check_task",
     "check_trackers",
     "foreseen",
     "goes_on",
     "is_main",
+    "kept",
     "newest_checkpoint",
     "on_main",
     "train",

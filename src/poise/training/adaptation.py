@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from poise.schedules import Fixed, Moment, Schedule
-
-Row = Mapping[str, float]
-"""One epoch's figures, as a run's history holds them; "validation/clean" and "epsilon" are the ones looked at most."""
+from poise.training.keeping import CLEAN, ROBUST, Keep, Row, kept
 
 _NOTHING, _WITHSTOOD = 0.01, 0.5
 """Robust accuracy that is as good as none, and accuracy under the training's attack that it does not go with."""
 _MANY = 1000
 """Steps of an epoch, where a schedule is asked before they are known."""
-_CLEAN, _ROBUST, _TRAINED = "validation/clean", "validation/robust", "train/accuracy"
+_OVERFITTED, _APART = 0.05, 0.2
+"""Robust validation accuracy that was lost again, and by how much it is below that on training images."""
+_TRAINED = "train/accuracy"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Setting:
         standard: final clean validation accuracy of standard fine-tuning; None where no such run is named.
         switches: whether a collapse that the objective `guarded` notices makes it train on its judge's images.
         largest: share of the images that the largest class has for certain, in [0, 1].
+        keep: whose weights the training ends with: see `poise.training.keeping.kept`.
     """
 
     classes: int
@@ -41,6 +42,7 @@ class Setting:
     standard: float | None = None
     switches: bool = False
     largest: float = 0.0
+    keep: Keep = "last"
 
     @property
     def chance(self) -> float:
@@ -81,14 +83,16 @@ class Adaptation:
         delay: the first epoch, counted from 1, after which clean accuracy is above the threshold (the delay of task
             adaptation of arXiv 2509.23325); None where it never is.
         threshold: that accuracy.
-        clean: clean validation accuracy after the last epoch; None where nothing was validated.
-        robust: robust validation accuracy at the target epsilon, likewise.
+        kept: the epoch, counted from 1, whose weights are the run's; None where nothing was validated.
+        clean: its clean validation accuracy, likewise.
+        robust: its robust validation accuracy at the target epsilon, likewise.
         gap: by how much clean accuracy is below that of standard fine-tuning; None where no such run is named.
         remarks: what is the matter.
     """
 
     delay: int | None
     threshold: float
+    kept: int | None
     clean: float | None
     robust: float | None
     gap: float | None
@@ -106,16 +110,18 @@ def adaptation(history: Sequence[Row], setting: Setting) -> Adaptation:
         history: one row an epoch, oldest first; of those without validation only the guard's word counts, and epsilon.
         setting: what they were measured under.
     """
-    rows = [row for row in history if math.isfinite(row.get(_CLEAN, math.nan))]
-    delay = next((int(row["epoch"]) + 1 for row in rows if row[_CLEAN] > setting.threshold), None)
-    clean = rows[-1][_CLEAN] if rows else None
+    rows = [row for row in history if math.isfinite(row.get(CLEAN, math.nan))]
+    delay = next((int(row["epoch"]) + 1 for row in rows if row[CLEAN] > setting.threshold), None)
+    final = kept(rows, setting.keep, attacked=setting.robust) if rows else None
+    clean = None if final is None else final[CLEAN]
     remarks = [rule(rows, setting) for rule in _RULES] if rows else []
     remarks += [rule(history, setting) for rule in _UNVALIDATED] if history else []
     return Adaptation(
         delay=delay,
         threshold=setting.threshold,
+        kept=None if final is None else _epoch(final),
         clean=clean,
-        robust=rows[-1].get(_ROBUST) if rows else None,
+        robust=None if final is None else final.get(ROBUST),
         gap=None if clean is None or setting.standard is None else setting.standard - clean,
         remarks=tuple(remark for remark in remarks if remark is not None),
     )
@@ -124,10 +130,10 @@ def adaptation(history: Sequence[Row], setting: Setting) -> Adaptation:
 def stays_at_chance(rows: Sequence[Row], setting: Setting) -> Remark | None:
     """The task has not been taken up after a fifth of the training, two epochs at least."""
     done, enough = len(rows), max(2, setting.epochs / 5)
-    if done < enough or any(row[_CLEAN] > setting.threshold for row in rows):
+    if done < enough or any(row[CLEAN] > setting.threshold for row in rows):
         return None
     told = (
-        f"after {done} of {setting.epochs} epochs clean validation accuracy is {_percent(rows[-1][_CLEAN])}, "
+        f"after {done} of {setting.epochs} epochs clean validation accuracy is {_percent(rows[-1][CLEAN])}, "
         f"no better than {_percent(setting.threshold)}: the network does not take up the task"
     )
     if rows[-1].get(_TRAINED, 0.0) > setting.halfway(1.0):
@@ -148,10 +154,10 @@ def stays_at_chance(rows: Sequence[Row], setting: Setting) -> Remark | None:
 
 def has_collapsed(rows: Sequence[Row], setting: Setting) -> Remark | None:
     """The task was taken up; clean accuracy is below the threshold again, and nearer to chance than to its best."""
-    best, last = max(rows, key=lambda row: row[_CLEAN]), rows[-1]
-    if best[_CLEAN] <= setting.threshold or last[_CLEAN] > min(setting.threshold, setting.halfway(best[_CLEAN])):
+    best, last = max(rows, key=lambda row: row[CLEAN]), rows[-1]
+    if best[CLEAN] <= setting.threshold or last[CLEAN] > min(setting.threshold, setting.halfway(best[CLEAN])):
         return None
-    was, now = _percent(best[_CLEAN]), _percent(last[_CLEAN])
+    was, now = _percent(best[CLEAN]), _percent(last[CLEAN])
     slower = "lower the learning rate, or clip gradients"
     if not setting.robust:
         where, then = "", ""
@@ -192,39 +198,61 @@ def overfits_to_the_attack(rows: Sequence[Row], setting: Setting) -> Remark | No
 
     Robust accuracy counts while the task is learned: a network that says one class whatever it sees withstands all.
     """
-    known = (row for row in rows if row["epsilon"] > 0 and _ROBUST in row and _TRAINED in row)
-    last, attacked = rows[-1], [row for row in known if row[_CLEAN] > setting.threshold]
+    known = (row for row in rows if row["epsilon"] > 0 and ROBUST in row and _TRAINED in row)
+    last, attacked = rows[-1], [row for row in known if row[CLEAN] > setting.threshold]
     if not setting.robust or last not in attacked:
         return None
-    best = max(attacked, key=lambda row: row[_ROBUST])
-    lost = best[_ROBUST] >= 0.1 and last[_ROBUST] < best[_ROBUST] / 4
+    best = max(attacked, key=lambda row: row[ROBUST])
+    lost = best[ROBUST] >= 0.1 and last[ROBUST] < best[ROBUST] / 4
     lost &= last[_TRAINED] >= best[_TRAINED] and last["epsilon"] >= best["epsilon"]
-    never = last["epsilon"] >= setting.target and last[_ROBUST] <= _NOTHING and last[_TRAINED] > _WITHSTOOD
+    never = last["epsilon"] >= setting.target and last[ROBUST] <= _NOTHING and last[_TRAINED] > _WITHSTOOD
     if not (lost or never):
         return None
-    after = f", after {_percent(best[_ROBUST])} in epoch {_epoch(best)}" if lost else ""
+    after = f", after {_percent(best[ROBUST])} in epoch {_epoch(best)}" if lost else ""
     nothing = "no other" if lost else "no other, or on its training images alone"
     return Remark(
         "catastrophic-overfitting",
         f"accuracy under the attack of the training is {_percent(last[_TRAINED])}; on validation images under a "
-        f"stronger one it is {_percent(last[_ROBUST])}{after}: the network has learned to withstand its own attack and "
+        f"stronger one it is {_percent(last[ROBUST])}{after}: the network has learned to withstand its own attack and "
         f"{nothing}. Attack with more steps (pgd, apgd), or train with --objective guarded --objective.switch, which "
         "goes over to them when this begins",
     )
 
 
+def overfits_to_the_images(rows: Sequence[Row], setting: Setting) -> Remark | None:
+    """Robust accuracy falls on validation images while that on training images is far above it (arXiv 2002.11569)."""
+    known = [row for row in rows if ROBUST in row and _TRAINED in row and row[CLEAN] > setting.threshold]
+    last = rows[-1]
+    if not setting.robust or setting.keep == "best" or last not in known or not _reached(last["epsilon"], setting):
+        return None
+    best = max(known, key=lambda row: row[ROBUST])
+    if best[ROBUST] - last[ROBUST] < _OVERFITTED or last[_TRAINED] - last[ROBUST] < _APART:
+        return None
+    if last[_TRAINED] <= best[_TRAINED] and last["epsilon"] <= best["epsilon"]:  # training images are lost as well
+        return None
+    if overfits_to_the_attack(rows, setting):  # which is worse
+        return None
+    return Remark(
+        "robust-overfitting",
+        f"robust validation accuracy was {_percent(best[ROBUST])} after epoch {_epoch(best)} and is "
+        f"{_percent(last[ROBUST])}, that of training images under the training's attack {_percent(last[_TRAINED])}: "
+        "the network learns these images by heart. Keep the best weights with --keep best, train for fewer epochs, or "
+        "on more images",
+    )
+
+
 def withstands_nothing(rows: Sequence[Row], setting: Setting) -> Remark | None:
     """At the end the task is learned and hardly an image withstands the target epsilon."""
-    last = rows[-1]
-    learned = last[_CLEAN] > setting.threshold
-    if not (setting.robust and _ended(rows, setting) and learned and last.get(_ROBUST, 1.0) <= _NOTHING):
+    if not setting.robust or (final := _final(rows, setting)) is None:
+        return None
+    if final[CLEAN] <= setting.threshold or final.get(ROBUST, 1.0) > _NOTHING:
         return None
     if overfits_to_the_attack(rows, setting):  # which says more
         return None
     return Remark(
         "not-robust",
-        f"clean validation accuracy is {_percent(last[_CLEAN])} and robust accuracy at epsilon "
-        f"{_number(setting.target)} {_percent(last[_ROBUST])}: the task is learned, robustness is not. "
+        f"clean validation accuracy is {_percent(final[CLEAN])} and robust accuracy at epsilon "
+        f"{_number(setting.target)} {_percent(final[ROBUST])}: the task is learned, robustness is not. "
         f"{_advice(setting.schedule.sooner, 'train longer', 'aim at a smaller epsilon')}",
     )
 
@@ -247,7 +275,7 @@ def foreseen(setting: Setting) -> Remark | None:
 
 
 def _short(reached: float, verb: str, setting: Setting) -> Remark | None:
-    if not (setting.robust and setting.schedule.farther) or reached >= (1 - 1e-9) * setting.target:
+    if not (setting.robust and setting.schedule.farther) or _reached(reached, setting):
         return None
     return Remark(
         "short-of-target",
@@ -258,11 +286,11 @@ def _short(reached: float, verb: str, setting: Setting) -> Remark | None:
 
 def transfers_poorly(rows: Sequence[Row], setting: Setting) -> Remark | None:
     """Clean accuracy is more than ten points below that of standard fine-tuning."""
-    if setting.standard is None or not _ended(rows, setting) or setting.standard - rows[-1][_CLEAN] <= 0.1:
+    if setting.standard is None or (final := _final(rows, setting)) is None or setting.standard - final[CLEAN] <= 0.1:
         return None
     return Remark(
         "suboptimal-transfer",
-        f"clean validation accuracy is {_percent(rows[-1][_CLEAN])}, {100 * (setting.standard - rows[-1][_CLEAN]):.1f} "
+        f"clean validation accuracy is {_percent(final[CLEAN])}, {100 * (setting.standard - final[CLEAN]):.1f} "
         f"points below the {_percent(setting.standard)} of standard fine-tuning: robustness costs much of the "
         f"transfer. {_advice(setting.schedule.gentler, 'train longer', 'aim at a smaller epsilon')}",
     )
@@ -272,6 +300,7 @@ _RULES = (
     stays_at_chance,
     has_collapsed,
     overfits_to_the_attack,
+    overfits_to_the_images,
     withstands_nothing,
     transfers_poorly,
 )
@@ -279,8 +308,17 @@ _UNVALIDATED = (guard_has_struck, falls_short_of_the_target)
 """What is said of runs that validate nothing, too."""
 
 
+def _reached(epsilon: float, setting: Setting) -> bool:
+    return epsilon >= (1 - 1e-9) * setting.target
+
+
 def _ended(rows: Sequence[Row], setting: Setting) -> bool:
     return int(rows[-1]["epoch"]) + 1 >= setting.epochs
+
+
+def _final(rows: Sequence[Row], setting: Setting) -> Row | None:
+    """The epoch whose weights the training has ended with; None before it has."""
+    return kept(rows, setting.keep, attacked=setting.robust) if _ended(rows, setting) else None
 
 
 def _advice(*ways: str) -> str:

@@ -34,6 +34,7 @@ class Position:
         scaler: state of the loss scaling in fp16.
         schedule: what the schedule remembers; None before it began.
         micro_batch: most images at a time in each process that were found to fit; None for all of a batch.
+        best: figures of the epoch whose weights are the best so far; None where the last ones are kept.
     """
 
     epoch: int = 0
@@ -44,6 +45,7 @@ class Position:
     scaler: dict[str, float] | None = None
     schedule: dict[str, float | None] | None = None
     micro_batch: int | None = None
+    best: dict[str, float] | None = None
 
 
 def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer, memory: Tensors, *, keep: bool) -> dict[str, Tensors]:
@@ -77,7 +79,7 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensors], position: Posi
     shutil.rmtree(partial, ignore_errors=True)
     try:
         for file, found in tensors.items():
-            _save_tensors(partial / f"{file}.safetensors", found)
+            save_tensors(partial / f"{file}.safetensors", found)
         write_text(partial / "position.json", json.dumps(asdict(position)))
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
@@ -124,7 +126,13 @@ def load_checkpoint(
     return position, remembered
 
 
-def _save_tensors(path: Path, tensors: Tensors) -> None:
+def save_tensors(path: Path, tensors: Tensors) -> None:
+    """Write tensors to a file that is whole or absent.
+
+    Args:
+        path: the file; folders on the way are made.
+        tensors: on the CPU; some may share memory.
+    """
     with written_whole(path) as partial:
         partial.write_bytes(save(_unshared(tensors)))  # a full disk is then an OSError like any other
 

@@ -52,10 +52,18 @@ class Showcase:
             if self.sharded:
                 self.given.cpu()
 
-    def finish(self, weights: Mapping[str, Tensor]) -> None:
-        """Leave the given classifier whole and with these weights in place of its own."""
+    def finish(self, weights: Mapping[str, Tensor], instead: Mapping[str, Tensor] | None) -> None:
+        """Leave the given classifier whole and with these weights in place of its own.
+
+        Args:
+            weights: by the names of the network's state.
+            instead: the whole state of another epoch; None for the network as it is.
+        """
         self._put(weights)
         self._hand_over()
+        place = self.given.state_dict()
+        for name, value in (instead or {}).items():
+            place[name].copy_(value)
 
     def _put(self, weights: Mapping[str, Tensor]) -> None:
         found = self.network.state_dict()

@@ -13,8 +13,9 @@ from poise.core.streams import Stream
 from poise.core.threat import Threat
 from poise.data import ImageSet, batches_per_epoch, check_augmentation
 from poise.models import Classifier
-from poise.objectives import Objective, check_attacks
+from poise.objectives import Objective, Standard, check_attacks, innermost
 from poise.schedules import Schedule
+from poise.training.keeping import Keep, check_keep
 from poise.training.options import Training
 from poise.training.sharding import check_sharding
 from poise.training.surroundings import check_surroundings
@@ -44,6 +45,7 @@ class Task:
         seed: decides order, augmentation, attacks and dropout.
         references: frozen networks that the objective looks at, by role; they are left as they are.
         transfer: which weights are trained.
+        keep: whether the training ends with the last epoch's weights or with those that validation found best.
     """
 
     classifier: Classifier
@@ -56,6 +58,12 @@ class Task:
     seed: int = 0
     references: Mapping[str, Classifier] = field(default_factory=dict)
     transfer: Transfer = field(default_factory=Whole)
+    keep: Keep = "last"
+
+    @property
+    def attacked(self) -> bool:
+        """Whether the objective looks at attacked images at all."""
+        return not isinstance(innermost(self.objective), Standard)
 
     @property
     def stream(self) -> Stream:
@@ -93,6 +101,7 @@ def check_task(task: Task, trackers: tuple[str, ...] = ()) -> None:
         raise Misuse(f"{name} compares with other networks; missing: {', '.join(missing)} (poise update has them)")
     task.objective.begin(task.classifier)
     check_augmentation(task.augmentation)
+    check_keep(task.keep)
     if not any(parameter.requires_grad for parameter in task.classifier.parameters()):
         raise Misuse("the model has no parameter that training may change")
     task.transfer.check(task.classifier)

@@ -33,6 +33,7 @@ from poise.training.checkpoint import (
 from poise.training.divergence import Circumstances, Diverged, Tally, diagnosis
 from poise.training.gradients import Gradients, Tell
 from poise.training.journal import Journal
+from poise.training.keeping import Keeper
 from poise.training.optimisation import make_optimizer, set_rates
 from poise.training.processes import Processes, agree, is_main, on_main
 from poise.training.sharding import own_part, sharded, shared_out
@@ -76,12 +77,14 @@ def train(
 
     Raises:
         Misuse: if the checkpoint is of another run, if another process is at work in the folder, and for a schedule
-            that listens where there is nothing to hear.
+            that listens, or the best weights, where nothing is validated.
         Diverged: if loss, weights or statistics are not finite; looked at every 50 steps and before every checkpoint.
         Failure: if memory does not hold a single image.
     """
     if task.schedule.hears and validate is None:
         raise Misuse(f"the schedule {type(task.schedule).__name__} listens to validation; there is none")
+    if task.keep == "best" and validate is None:
+        raise Misuse("the best weights are found by validation; there is none")
     apart, given = sharded(), task.classifier
     with ExitStack() as stack:
         stack.enter_context(global_seed(Stream.seeded(task.seed)))
@@ -137,6 +140,7 @@ class _Loop:
         most = self.position.micro_batch or options.micro_batch
         self.gradients = Gradients(task.objective, accelerator, self.processes, most, tell)
         self.journal = Journal(folder, accelerator, self.position.epoch)
+        self.keeper = Keeper(folder.checkpoints, task.keep, attacked=task.attacked, best=self.position.best)
         self.resting: list[torch.nn.Module] = []
 
     def run(self, validate: Validate | None, watch: Watch, noted: Noted) -> None:
@@ -147,7 +151,7 @@ class _Loop:
                 self._check_shadow()
                 tally = self._epoch(watch)
                 noted(self._finish_epoch(tally, validate))
-            self.showcase.finish(self.task.objective.weights(self.memory))
+            self.showcase.finish(self.task.objective.weights(self.memory), self.keeper.weights())
         finally:
             self.optimizer.zero_grad(set_to_none=True)
 
@@ -247,11 +251,13 @@ class _Loop:
         if validate is not None:
             with self.showcase.shown(self.task.objective.weights(self.memory)) as classifier:
                 figures = validate(classifier, row["epsilon"])
+                row |= {f"validation/{name}": value for name, value in figures.items()}
+                self.keeper.look(row, classifier)
             remembered = self.timetable.heard(epoch, remembered, figures)
-            row |= {f"validation/{name}": value for name, value in figures.items()}
         self.journal.write(row)
-        self.position = Position(epoch + 1, task=self.position.task, schedule=dict(remembered))
+        self.position = Position(epoch + 1, task=self.position.task, schedule=dict(remembered), best=self.keeper.best)
         self._checkpoint({})
+        self.keeper.tidy()
         return row
 
     def _checkpoint(self, sums: dict[str, float]) -> None:

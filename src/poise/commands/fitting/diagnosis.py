@@ -19,8 +19,8 @@ from poise.core.misuse import Misuse
 from poise.core.run_folder import RunFolder
 from poise.data import ImageSet
 from poise.evaluation import share
-from poise.objectives import Guarded, Standard, innermost, layers
-from poise.training import Adaptation, Noted, Setting, Task, adaptation, foreseen, is_main
+from poise.objectives import Guarded, innermost, layers
+from poise.training import Adaptation, Noted, Setting, Task, adaptation, foreseen, is_main, kept
 
 _SAME = ("data", "image_size", "limit", "validate_on")
 """Options that decide which images a validation looks at."""
@@ -53,8 +53,8 @@ def standard_accuracy(address: str | None, options: Mapping[str, object]) -> flo
         ours, theirs = plain(options.get(option)), recipe.get(option)
         if ours != theirs:
             raise Misuse(f"{address} was validated on other images: its {option} is {theirs}, here it is {ours}")
-    last = folder.history()[-1:] if folder.weights.exists() else []
-    clean = last[0].get("validation/clean") if last else None
+    rows = folder.history() if folder.weights.exists() else []
+    clean = kept(rows, recipe.get("keep", "last"), attacked=False).get("validation/clean") if rows else None
     if not isinstance(clean, int | float) or not math.isfinite(clean):
         raise Misuse(f"{address} holds no clean validation accuracy to compare with; let it end, with validation")
     return float(clean)
@@ -79,11 +79,12 @@ def setting_of(task: Task, standard: float | None, validated: ImageSet | None) -
         classes=task.classifier.num_classes,
         epochs=task.options.epochs,
         target=float(task.threat.epsilon),
-        robust=not isinstance(innermost(task.objective), Standard),
+        robust=task.attacked,
         schedule=task.schedule,
         standard=standard,
         switches=any(isinstance(each, Guarded) and each.switch for each in layers(task.objective)),
         largest=0.0 if validated is None else _largest(validated.labels, task.classifier.num_classes),
+        keep=task.keep,
     )
 
 
@@ -128,18 +129,23 @@ def conclusion(folder: RunFolder, setting: Setting) -> Adaptation:
     if is_main():
         write_text(folder.adaptation, json.dumps(found.record(), indent=1) + "\n")
     if found.clean is not None:
-        say(f"{folder.path.name}: {_summary(found)}")
+        say(f"{folder.path.name}: {_summary(found, setting)}")
     return found
 
 
-def _summary(found: Adaptation) -> str:
+def _summary(found: Adaptation, setting: Setting) -> str:
     threshold = f"{100 * found.threshold:.3g} %"
     start = (
         f"never above {threshold} clean" if found.delay is None else f"above {threshold} clean from epoch {found.delay}"
     )
-    parts = [start, f"in the end {100 * (found.clean or 0.0):.1f} % clean"]
+    parts = [start, f"{_whose(found, setting)} {100 * (found.clean or 0.0):.1f} % clean"]
     if found.robust is not None:
         parts.append(f"{100 * found.robust:.1f} % robust")
     if found.gap is not None:
         parts.append(f"{100 * abs(found.gap):.1f} points {'below' if found.gap >= 0 else 'above'} standard fine-tuning")
     return f"validation: {', '.join(parts)}"
+
+
+def _whose(found: Adaptation, setting: Setting) -> str:
+    """Which epoch's figures follow."""
+    return "in the end" if setting.keep == "last" else f"with the weights kept, of epoch {found.kept},"

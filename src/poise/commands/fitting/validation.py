@@ -16,16 +16,18 @@ from poise.data import ImageSet, sample
 from poise.evaluation import Examination, accuracy_curve, examine
 from poise.models import Classifier
 from poise.schedules import Schedule
+from poise.training import Keep
 
 MEASURED = ("clean", "robust", "robust_now", "learned")
 """What a `Validation` can tell a schedule."""
 
 
-def check_validation(count: int, schedule: Schedule) -> None:
+def check_validation(count: int, schedule: Schedule, keep: Keep) -> None:
     """Refuse a number of validation images that does not do.
 
     Raises:
-        Misuse: for a negative one, for none with a schedule that listens, and for one that listens to what is not told.
+        Misuse: for a negative one, for none with a schedule that listens or the best weights to be found, and for a
+            schedule that listens to what is not told.
     """
     if count < 0:
         raise Misuse(f"validate_on must be at least 0; got {count}")
@@ -33,6 +35,8 @@ def check_validation(count: int, schedule: Schedule) -> None:
     if not count and hears:
         name = type(schedule).__name__.lower()
         raise Misuse(f"the schedule {name} listens to validation; give it some images with --validate-on, e.g. 500")
+    if not count and keep == "best":
+        raise Misuse("the best weights are found by validation; give it some images with --validate-on, e.g. 500")
     check_heard(schedule, MEASURED, "validation")
 
 

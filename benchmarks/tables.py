@@ -20,9 +20,17 @@ def transfer_table(figures: Row, backbone: str, epsilon: str) -> str:
     """Contenders of a backbone: means over seeds with the seeds' extremes; differences with intervals over images."""
     mine, gains = (_of(figures.get(key, []), backbone=backbone, epsilon=epsilon) for key in ("rows", "gains"))
     below = {row["contender"]: row["clean below standard"] for row in gains if "clean below standard" in row}
+    chosen = any(name.endswith(", best") for name in _names(mine, "contender"))
     head = (
         *("schedule", "clean", *(["below standard"] if below else []), "robust", "expected robustness"),
-        *("delay, epochs", "reached", "passes an image", "minutes", "learning rate"),
+        *(
+            "delay, epochs",
+            *(["epoch kept"] if chosen else []),
+            "reached",
+            "passes an image",
+            "minutes",
+            "learning rate",
+        ),
     )
     body = []
     for name in _names(mine, "contender"):
@@ -36,6 +44,7 @@ def transfer_table(figures: Row, backbone: str, epsilon: str) -> str:
                 robust,
                 expected,
                 ", ".join("never" if row["delay"] is None else str(row["delay"]) for row in seeds),
+                *([", ".join(str(row["kept"]) for row in seeds)] if chosen else []),
                 "" if name == "standard" else ", ".join(f"{255 * row['reached']:.2g}" for row in seeds),
                 f"{np.mean([row['passes an image'] for row in seeds]):.0f}",
                 f"{np.median([row['seconds'] for row in seeds]) / 60:.1f}",
@@ -49,9 +58,14 @@ def gains_table(figures: Row, backbone: str, epsilon: str) -> str:
     """What each schedule of a backbone wins and loses against the fixed epsilon, with intervals over images."""
     over = ("clean over fixed", "robust over fixed", "expected over fixed")
     mine = _of(figures.get("gains", []), backbone=backbone, epsilon=epsilon)
-    scheduled = [row for row in mine if row["contender"] not in ("standard", "fixed")]
-    body = [(row["contender"], *(_points(row[name]) for name in over)) for row in scheduled]
+    scheduled = [row for row in mine if row["contender"] not in ("standard", row.get("rival", "fixed"))]
+    body = [(_against(row), *(_points(row[name]) for name in over)) for row in scheduled]
     return table(("over the fixed epsilon, points", "clean", "robust", "expected robustness"), body)
+
+
+def _against(row: Row) -> str:
+    """A contender, and what it is compared with where that is not the fixed epsilon as it ended."""
+    return f"{row['contender']}, over {rival}" if (rival := row.get("rival", "fixed")) != "fixed" else row["contender"]
 
 
 def strict_table(rows: Sequence[Row], gains: Mapping[str, Sequence[Row]]) -> str:

@@ -10,7 +10,8 @@ images with the whole AutoAttack at the largest budget, which says how far the s
 
 Everything is kept in --folder and taken up there, whatever instant it was interrupted at. `quick` (or --quick) only
 shows that all parts run. `small` and `medium` are for two cores (--jobs 2), `small` with less of everything; `long`
-trains the cnn of `medium` four times as long, to see whether that changes the order; `full` is for a GPU.
+trains the cnn of `medium` four times as long, to see whether that changes the order, and judges the best weights of
+each training beside its last; `full` is for a GPU.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from poise.evaluation import Profile, Suite, accuracy_curve, expected_robustness
 from poise.evaluation.curve import withstood
 from poise.objectives import Adversarial, Standard
 from poise.schedules import Adaptive, Automatic, Fixed, Hinge, Linear, Schedule
-from poise.training import Training
+from poise.training import Keep, Training, kept
 
 SCHEDULES: Mapping[str, Schedule] = {
     "standard": Fixed(),
@@ -53,6 +54,8 @@ SCHEDULES: Mapping[str, Schedule] = {
     "adaptive": Adaptive(),
 }
 """`standard` has an objective without attacks; the others differ in nothing but the schedule."""
+BEST = ", best"
+"""Behind a schedule's name: of the very same training the weights of its best epoch are judged, not of its last."""
 EPSILONS = ("4/255", "8/255")
 TUNED_AT, TUNING_SEED = "8/255", 100
 
@@ -65,7 +68,7 @@ class Plan:
         task: size of its task.
         training: of every contender, at a learning rate of `rates`.
         rates: learning rates to choose from.
-        contenders: names among `SCHEDULES`.
+        contenders: names among `SCHEDULES`, some of them with `BEST` behind.
         epsilons: target budgets.
         strict: test images for the whole AutoAttack at the last of the epsilons; none where the tables are made by it.
     """
@@ -177,7 +180,7 @@ SCALES["long"] = replace(
         "cnn": replace(
             _MEDIUM.plans["cnn"],
             training=Training(epochs=48, batch_size=32),
-            contenders=("fixed", "hinge", "linear"),
+            contenders=tuple(f"{name}{kept}" for name in ("fixed", "hinge", "linear") for kept in ("", BEST)),
             epsilons=("8/255",),
             strict=0,
         )
@@ -192,7 +195,7 @@ class Cell:
     Args:
         scale: name among `SCALES`.
         backbone: name of the pretrained network.
-        contender: name among `SCHEDULES`.
+        contender: name among `SCHEDULES`, perhaps with `BEST` behind.
         epsilon: target budget.
         seed: decides everything random.
         rate: learning rate.
@@ -205,9 +208,25 @@ class Cell:
     seed: int
     rate: float
 
+    @property
+    def schedule(self) -> str:
+        """The name of its schedule."""
+        return self.contender.removesuffix(BEST)
+
+    @property
+    def keep(self) -> Keep:
+        """Which epoch's weights it ends with."""
+        return "last" if self.schedule == self.contender else "best"
+
+    @property
+    def twin(self) -> Cell:
+        """The same fine-tuning, ending with its last weights."""
+        return replace(self, contender=self.schedule)
+
     def place(self, folder: Path) -> Path:
         """Where it is kept."""
-        attacked = self.contender if self.contender == "standard" else f"{self.contender}-{self.epsilon[0]}"
+        name = self.contender.replace(", ", "-")
+        attacked = name if self.contender == "standard" else f"{name}-{self.epsilon[0]}"
         return folder / self.backbone / f"{attacked}-{self.rate:g}-{self.seed}"
 
     def run(self, folder: Path, data: str) -> Run:
@@ -222,11 +241,12 @@ class Cell:
             weights=begin.weights,
             image_size=begin.image_size,
             threat=Threat(epsilon=TUNED_AT if standard else self.epsilon),
-            schedule=SCHEDULES[self.contender],
+            schedule=SCHEDULES[self.schedule],
             objective=Standard() if standard else Adversarial(attack=scale.attack),
             training=replace(plan.training, learning_rate=self.rate),
             augmentation="crop",
             validate_on=scale.validate_on,
+            keep=self.keep,
             trackers=(),
             out=out,
             seed=self.seed,
@@ -245,9 +265,13 @@ def trained(cell: Cell, folder: Path, data: str) -> None:
 
 
 def validated(cell: Cell, folder: Path, data: str) -> float:
-    """Mean of a fine-tuning's final clean and robust validation accuracy."""
-    last = cell.run(folder, data).history()[-1]
-    return (float(last["validation/clean"]) + float(last["validation/robust"])) / 2
+    """Mean of clean and robust validation accuracy of the weights that a fine-tuning ends with.
+
+    What the best ones are stands in the history of the training that keeps the last.
+    """
+    history = cell.twin.run(folder, data).history()
+    row = kept(history, cell.keep, attacked=cell.contender != "standard")
+    return (float(row["validation/clean"]) + float(row["validation/robust"])) / 2
 
 
 def verdicts(cell: Cell, folder: Path, data: str) -> Profile:
@@ -260,6 +284,8 @@ def verdicts(cell: Cell, folder: Path, data: str) -> Profile:
 def compared(cells: Sequence[Cell], judge: Callable[[Cell], Profile]) -> list[dict[str, Any]]:
     """What every contender gains over the fixed epsilon, and loses of standard accuracy, over all seeds, paired.
 
+    One that ends with its best weights is compared with those of the fixed epsilon as well.
+
     Args:
         cells: of all contenders and seeds.
         judge: gives the verdicts on each.
@@ -271,12 +297,13 @@ def compared(cells: Sequence[Cell], judge: Callable[[Cell], Profile]) -> list[di
         for cell in mine:
             profiles[cell.contender].append(judge(cell))
         for name, found in profiles.items():
-            row: dict[str, Any] = {"backbone": backbone, "epsilon": epsilon, "contender": name}
-            for figure, of in (("clean", clean), ("robust", robust), ("expected", withstood)):
-                row[f"{figure} over fixed"] = difference(found, profiles["fixed"], of)
-            if "standard" in profiles:
-                row["clean below standard"] = difference(profiles["standard"], found, clean)
-            rows.append(row)
+            for rival in ("fixed", f"fixed{BEST}") if name.endswith(BEST) else ("fixed",):
+                row: dict[str, Any] = {"backbone": backbone, "epsilon": epsilon, "contender": name, "rival": rival}
+                for figure, of in (("clean", clean), ("robust", robust), ("expected", withstood)):
+                    row[f"{figure} over fixed"] = difference(found, profiles[rival], of)
+                if "standard" in profiles:
+                    row["clean below standard"] = difference(profiles["standard"], found, clean)
+                rows.append(row)
     return rows
 
 
@@ -293,6 +320,7 @@ def judged(cell: Cell, folder: Path, data: str) -> dict[str, Any]:
         "robust": curve.robust,
         "expected": expected_robustness(found),
         "accuracy": [each.value for each in curve.accuracy],
+        "kept": int(kept(history, cell.keep, attacked=cell.contender != "standard")["epoch"]) + 1,
         "delay": json.loads((run.path / "adaptation.json").read_text())["delay"],
         "reached": max(float(row["epsilon"]) for row in history),
         "passes an image": len(history) + attacked * steps * (cell.contender != "standard"),
@@ -388,6 +416,7 @@ def _cells(scale: str, backbone: str, seeds: Sequence[int], rates: Mapping[str, 
 def _tuned(scale: str, backbone: str, each: Callable[..., list[Any]]) -> dict[str, float]:
     """Each contender's best learning rate; a tie goes to the lower one."""
     cells = [cell for cell in _cells(scale, backbone, (TUNING_SEED,), {}) if cell.epsilon == TUNED_AT]
+    each(trained, {cell.twin: None for cell in cells})  # once for the last weights and the best
     best: dict[str, tuple[float, float]] = {}
     for cell, value in zip(cells, each(validated, cells), strict=True):
         if cell.contender not in best or value > best[cell.contender][0]:

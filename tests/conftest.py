@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from threading import Timer
 
 import jaxtyping
@@ -13,6 +14,7 @@ from hypothesis import settings
 # Tests run side by side, one process a core: threads of one would wait for those of the other.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts in the background what ignores it
 
 settings.register_profile("poise", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("poise")

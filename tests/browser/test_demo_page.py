@@ -36,13 +36,6 @@ LATENCY = """async ([alpha]) => {
   }
   return performance.now() - begun;
 }"""
-_HEEDING = """
-import runpy, signal
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
-runpy.run_module("poise", run_name="__main__")
-"""
-"""poise with its mind on Ctrl-C, which is ignored in what a script starts in the background."""
 
 
 class Server:
@@ -50,7 +43,7 @@ class Server:
 
     def __init__(self, *words: str) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1"}
-        command = [sys.executable, "-W", "ignore", "-c", _HEEDING, "demo", *words, "--port", "0"]
+        command = [sys.executable, "-W", "ignore", "-m", "poise", "demo", *words, "--port", "0"]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         self.told: list[str] = []
         self.address = ""

@@ -12,7 +12,7 @@ from poise.reporting.markdown import fenced, figure, markdown_table, plain
 from poise.reporting.mixtures import frontier_caption, frontier_rows, mixture_charts
 from poise.reporting.origin import origin_facts
 from poise.reporting.palette import Style
-from poise.reporting.sentences import sentences_of
+from poise.reporting.sentences import sentences_of, training_sentences
 from poise.reporting.subject import Subject
 from poise.reporting.training_charts import training_charts
 
@@ -35,8 +35,8 @@ def report_markdown(subjects: Sequence[Subject], title: str) -> str:
     blocks = [f"## {plain(title)}", *_said(groups), markdown_table(subjects).strip()]
     blocks += [_folded(f"{chart.title}: {groups[at - 1]}", _data(chart)) for at, chart in accuracy_charts(groups, runs)]
     blocks += _mixtures(runs)
-    if training := training_charts(runs):
-        blocks.append(_folded("Training", *(part for chart in training for part in (plain(chart.title), _data(chart)))))
+    if training := _training(runs):
+        blocks.append(_folded("Training", *training))
     return "\n\n".join([*blocks, *map(_origin, subjects)]) + "\n"
 
 
@@ -57,6 +57,12 @@ def _mixtures(runs: Styled) -> list[str]:
     ]
     drawn = [part for _, chart in mixture_charts(runs)[1:] for part in (plain(chart.title), _data(chart))]
     return [_folded("Mixtures", *tables, *drawn)] if tables else []
+
+
+def _training(runs: Styled) -> list[str]:
+    said, warnings = training_sentences([subject for subject, _ in runs])
+    charts = [part for chart in training_charts(runs) for part in (plain(chart.title), _data(chart))]
+    return [*map(plain, said), *map(plain, warnings), *charts]
 
 
 def _origin(subject: Subject) -> str:

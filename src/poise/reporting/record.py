@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from poise.evaluation import Estimate
@@ -45,6 +46,7 @@ def report_record(subjects: Sequence[Subject], title: str) -> Json:
         "accuracy": [{"group": at - 1, **_chart(chart)} for at, chart in accuracy_charts(groups, runs)],
         "mixtures": [_mixture(subject) for subject in subjects if subject.frontier is not None],
         "mixture_charts": [_chart(chart) for _, chart in mixture_charts(runs)],
+        "uptake": [{"name": each.name, **asdict(each.uptake)} for each in subjects if each.uptake is not None],
         "training": [_chart(chart) for chart in training_charts(runs)],
         "origins": [_origin(subject) for subject in subjects],
     }

@@ -12,7 +12,7 @@ from poise.reporting.conditions import Group, incomparable
 from poise.reporting.figure import plotly_figure
 from poise.reporting.mixtures import frontier_table, mixture_charts
 from poise.reporting.origin import origin
-from poise.reporting.sentences import sentences_of, warnings_of
+from poise.reporting.sentences import sentences_of, training_sentences, warnings_of
 from poise.reporting.summary import MISSING, SummaryRow, duration, headings, interval, percent, summary_rows
 from poise.reporting.training_charts import training_charts
 
@@ -72,9 +72,13 @@ def mixtures(runs: Styled) -> str:
 
 
 def training(runs: Styled) -> str:
-    """What was noted down over the epochs, one chart a figure."""
+    """How the tasks were taken up, and what was noted down over the epochs, one chart a figure."""
     drawn = [drawn_chart(chart, f"training-{at}", chart.title) for at, chart in enumerate(training_charts(runs), 1)]
-    return markup.section("Training", markup.element("div", *drawn, class_="grid")) if drawn else ""
+    said, warnings = training_sentences([subject for subject, _ in runs])
+    charts = markup.element("div", *drawn, class_="grid") if drawn else ""
+    blocks = (markup.paragraphs(said), markup.paragraphs(warnings, class_="warning"), charts)
+    told = "\n".join(filter(None, blocks))
+    return markup.section("Training", told) if told else ""
 
 
 def drawn_chart(chart: Chart, key: str, caption: str, data_table: str = "") -> str:

@@ -75,6 +75,20 @@ def warnings_of(group: Group) -> list[str]:
     )
 
 
+def training_sentences(subjects: Sequence[Subject]) -> tuple[list[str], list[str]]:
+    """How runs took up their tasks, and what was the matter.
+
+    Args:
+        subjects: any runs; those that know nothing of it are passed over.
+
+    Returns:
+        A sentence a run, and warnings. Plain text, not yet escaped.
+    """
+    known = [(subject, subject.uptake) for subject in subjects if subject.uptake is not None]
+    said = [uptake.sentence(subject.name, len(subject.history)) for subject, uptake in known]
+    return said, [warning for subject, uptake in known for warning in uptake.warnings(subject.name)]
+
+
 def _leader(measure: str, figures: Sequence[tuple[str, Estimate]]) -> str:
     """The sentence on one figure of several runs."""
     best = max(figure.value for _, figure in figures)

@@ -10,6 +10,7 @@ from typing import Any
 from poise.core.run_folder import RunFolder
 from poise.evaluation import Profile, profile_of
 from poise.evaluation.frontier import Frontier, read_frontier
+from poise.reporting.uptake import Uptake, read_uptake
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Subject:
         recipe: the run's options as YAML; "" where there are none.
         seconds: duration of training; None where it is not known.
         frontier: what was tried, of a run that mixes two others.
+        uptake: how it took up its task, of a fine-tuning with validation.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Subject:
     recipe: str
     seconds: float | None
     frontier: Frontier | None = None
+    uptake: Uptake | None = None
 
 
 def read_subject(folder: Path, name: str | None = None) -> Subject:
@@ -53,6 +56,7 @@ def read_subject(folder: Path, name: str | None = None) -> Subject:
         recipe=run.recipe.read_text(encoding="utf-8"),
         seconds=math.fsum(measured) if measured else None,
         frontier=read_frontier(run.frontier) if run.frontier.is_file() else None,
+        uptake=read_uptake(run.adaptation) if run.adaptation.is_file() else None,
     )
 
 

@@ -93,7 +93,10 @@ def test_parts_that_were_judged_apart_are_the_whole_that_was_judged_at_once():
         parts[f"{number}"] = examine(classifier, some, examination, model_address=f"copy {number}", whole=images)
         assert parts[f"{number}"].partial
     joined = join_profiles(parts)
-    assert _by_id(joined) == _by_id(whole)
+    order = [joined.ids.index(identity) for identity in whole.ids]
+    # A matrix product rounds by how many rows it has, on some processors: margins may differ in the last place.
+    np.testing.assert_allclose(joined.margins[order], whole.margins, rtol=1e-12)
+    assert _by_id(replace(joined, margins=np.zeros(23))) == _by_id(replace(whole, margins=np.zeros(23)))
     assert joined.header == replace(whole.header, model_address="copy 1")
     assert (joined.header.data, joined.header.whole) == (images.digest(), 23)
 

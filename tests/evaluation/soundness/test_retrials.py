@@ -70,9 +70,13 @@ def test_a_random_model_is_tried_again_by_its_mean_answer(check):
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize(("epsilon", "status"), [(2 / 255, "note"), (0.03, "pass")])
+@pytest.mark.parametrize(("epsilon", "status"), [(2 / 255, "note"), (0.1, "pass")])
 def test_luck_is_not_taken_for_what_was_planted(epsilon, status):
-    """In the small ball no random point gains more than the noise does; in the larger one some do."""
+    """In the small ball no random point gains more than the noise does; in the large one a third and more do.
+
+    What noise hides depends on the numbers drawn, and PyTorch draws others on other processors: both sizes lie where
+    a dozen seeds agree.
+    """
     sure = examined(healthy(), digits(32), epsilon, suite="autoattack-rand")
     found = Planted().inspect(replace(sure, model=_Wavering(1.0)))
     assert found.status == status

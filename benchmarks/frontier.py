@@ -123,7 +123,7 @@ SCALES["small"] = replace(
     gate_epochs=2,
     gate_limit=4000,
     validate_on=200,
-    judged=150,
+    judged=100,
 )
 
 

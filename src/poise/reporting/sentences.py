@@ -82,10 +82,10 @@ def training_sentences(subjects: Sequence[Subject]) -> tuple[list[str], list[str
         subjects: any runs; those that know nothing of it are passed over.
 
     Returns:
-        A sentence a run, and warnings. Plain text, not yet escaped.
+        A sentence for each that validated, and warnings. Plain text, not yet escaped.
     """
     known = [(subject, subject.uptake) for subject in subjects if subject.uptake is not None]
-    said = [uptake.sentence(subject.name, len(subject.history)) for subject, uptake in known]
+    said = [told for subject, uptake in known for told in uptake.sentences(subject.name, len(subject.history))]
     return said, [warning for subject, uptake in known for warning in uptake.warnings(subject.name)]
 
 

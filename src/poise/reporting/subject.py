@@ -24,7 +24,7 @@ class Subject:
         recipe: the run's options as YAML; "" where there are none.
         seconds: duration of training; None where it is not known.
         frontier: what was tried, of a run that mixes two others.
-        uptake: how it took up its task, of a fine-tuning with validation.
+        uptake: how it took up its task, of a fine-tuning.
     """
 
     name: str
